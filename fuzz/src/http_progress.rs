@@ -112,6 +112,13 @@ impl hyper::rt::Write for Client {
     }
 }
 
+/// hyper, set up as the gateway does.
+fn as_the_gateway() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.half_close(true).header_read_timeout(None);
+    builder
+}
+
 /// Where request number `last` ends in what a client sends, by hyper alone.
 fn end_of(input: &[u8], last: usize) -> Option<usize> {
     if last == 0 {
@@ -131,10 +138,7 @@ fn end_of(input: &[u8], last: usize) -> Option<usize> {
             Ok::<_, Infallible>(Response::new(Empty::<&'static [u8]>::new()))
         })
     });
-    let mut connection = http1::Builder::new()
-        .half_close(true)
-        .header_read_timeout(None)
-        .serve_connection(client, service);
+    let mut connection = as_the_gateway().serve_connection(client, service);
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..2 * last + 2 {
         if complete.get() || Pin::new(&mut connection).poll(&mut cx).is_ready() {
@@ -173,10 +177,7 @@ fn serve(pieces: &[&[u8]], slow: bool, last: usize) -> bool {
             Ok::<_, Infallible>(Response::new(Empty::<&'static [u8]>::new()))
         })
     });
-    let mut connection = http1::Builder::new()
-        .half_close(true)
-        .header_read_timeout(None)
-        .serve_connection(client, service);
+    let mut connection = as_the_gateway().serve_connection(client, service);
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..rounds {
         if at_last.get().is_some() {

@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::control::client::{CallError, Client};
-use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
+use crate::control::protocol::{GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
 use crate::state::terms::RequestOutcome;
 use crate::text::shell;
@@ -36,10 +36,6 @@ const FAILED_CHECKS: u32 = 3;
 /// the gateway writes the answer to disk before it sends it. Servers are killed later than that
 /// (`stop_timeout`, 10 s by default).
 const LAST_ANSWER: Duration = Duration::from_secs(2);
-
-/// How often a request follows the gateway from one process to the next: each hand-over takes
-/// longer than asking again.
-const MOVES: usize = 3;
 
 /// A change that was carried out.
 #[derive(Debug)]
@@ -100,14 +96,17 @@ pub(super) async fn carry_out(
 async fn ask_and_follow(
     ctx: &Context,
     target: &Target,
-    client: Client,
+    mut client: Client,
     before: &Status,
     method: &Method,
 ) -> Result<CompletedChange, CliError> {
     let probe = DowntimeProbe::start(before).await;
     let begun = Instant::now();
     let step = |text: &str| ctx.ui.step(begun, text);
-    let (mut client, mut answer) = ask(target, client, before, method, &step).await?;
+    let mut answer: Result<Outcome, CallError> = tokio::select! {
+        answer = target.call(&mut client, method, |progress| step(&progress.text)) => answer,
+        error = hangs(target, before, method) => return Err(error),
+    };
     let mut followed = Ok(());
     if let Ok(outcome) = &mut answer
         && outcome.outcome == RequestOutcome::Scheduled
@@ -146,29 +145,6 @@ async fn ask_and_follow(
         Ok(outcome) => Ok(CompletedChange { outcome, seen, now }),
         Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
     }
-}
-
-/// Sends the request, and sends it again to the successor if the process had just handed over.
-async fn ask(
-    target: &Target,
-    mut client: Client,
-    before: &Status,
-    method: &Method,
-    step: &dyn Fn(&str),
-) -> Result<(Client, Result<Outcome, CallError>), CliError> {
-    let mut answer = tokio::select! {
-        answer = client.call(method, |progress| step(&progress.text)) => answer,
-        error = hangs(target, before, method) => return Err(error),
-    };
-    for _ in 0..MOVES {
-        if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved)
-        {
-            break;
-        }
-        client = target.connect().await?;
-        answer = client.call(method, |progress| step(&progress.text)).await;
-    }
-    Ok((client, answer))
 }
 
 /// Whether this command runs in the service of process `pid`.

@@ -209,8 +209,7 @@ impl PendingRequests {
                 return self.refuse(reply, code, why);
             }
             RequestVerdict::Moved => {
-                let why = "another process has just taken over: ask again".to_owned();
-                return self.refuse(reply, FailureCode::Moved, why);
+                return self.record.when_written(move || moved(reply));
             }
             RequestVerdict::Coalesced { into, .. } => Some(into),
             RequestVerdict::Done(_) | RequestVerdict::Scheduled => None,
@@ -328,6 +327,12 @@ fn note_of_cut(cut: &[String]) -> Option<String> {
 /// Answers a request that cannot be done now.
 pub fn reject(reply: Reply, why: &str) {
     fail(reply, FailureCode::Rejected, why.to_owned());
+}
+
+/// Answers a request that belongs to the successor, which serves now.
+pub fn moved(reply: Reply) {
+    let why = "another process has just taken over: ask again".to_owned();
+    fail(reply, FailureCode::Moved, why);
 }
 
 fn fail(reply: Reply, code: FailureCode, message: String) {

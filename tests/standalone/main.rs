@@ -18,6 +18,7 @@ mod forwarding;
 mod handover;
 mod handover_exclusive;
 mod handover_faults;
+mod handover_requests;
 mod hang_up;
 mod harness;
 mod hostile_answers;

@@ -31,10 +31,11 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
         ));
         CommandOutcome::NothingToRecoverFrom
     } else {
-        let asked = client
-            .call::<Value>(&Method::Recover, |step| ctx.ui.progress(&step.text))
-            .await;
-        asked.map_err(|error| target.call_failed(error))?;
+        target
+            .ask::<Value>(&mut client, &Method::Recover, |step| {
+                ctx.ui.progress(&step.text)
+            })
+            .await?;
         let dead: Vec<&str> = (status.sidecars.iter().filter(|one| dead(one)))
             .map(|sidecar| sidecar.name.as_str())
             .collect();

@@ -72,12 +72,13 @@ async fn without_service(ctx: &Context) -> Result<Exit, CliError> {
 /// When it cannot be reached or refuses.
 pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliError> {
     let (mut client, before) = target.connect_and_ask().await?;
-    let patience = Patience::with(client.peer());
     target
         .ask::<Value>(&mut client, &Method::Stop, |step| {
             ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
         })
         .await?;
+    let peer = client.peer();
+    let patience = Patience::with(peer);
     let instance = &target.instance;
     ctx.ui
         .progress(&format!("{instance} finishes what it had begun"));
@@ -86,7 +87,7 @@ pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliErr
         error = patience.is_over(target) => return Err(error),
     }
     ctx.ui.say(format!("stopped: {instance}"));
-    let cut = cut(&before);
+    let cut = cut(&before, peer.pid().unwrap_or(before.pid));
     if !cut.is_empty() {
         let cut = cut.join(", ");
         ctx.ui
@@ -97,10 +98,10 @@ pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliErr
     Ok(Exit::Done)
 }
 
-/// What the end of a gateway cut, by its record.
-fn cut(before: &Status) -> Vec<String> {
+/// What the end of process `pid` cut, by its record.
+fn cut(before: &Status, pid: u32) -> Vec<String> {
     let lines = history::read(Path::new(&before.state_dir));
-    let ends = lines.filter(|line| line.pid == before.pid);
+    let ends = lines.filter(|line| line.pid == pid);
     let mut cut = ends.filter_map(|line| match line.entry {
         HistoryEntry::Ended { cut, .. } => Some(cut),
         _ => None,

@@ -33,6 +33,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How often a gateway that is waited for is looked at: whether it was suspended meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a request follows the gateway from one process to the next: each hand-over takes
+/// longer than asking again.
+const MOVES: usize = 3;
+
 /// A gateway that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -231,11 +235,37 @@ impl Target {
         method: &Method,
         progress: impl FnMut(Progress),
     ) -> Result<T, CliError> {
-        let peer = client.peer();
-        match timeout(ANSWER_TIME, client.call(method, progress)).await {
+        let answer = timeout(ANSWER_TIME, self.call(client, method, progress)).await;
+        match answer {
             Ok(answer) => answer.map_err(|error| self.call_failed(error)),
-            Err(_) => Err(self.silent(Some(peer))),
+            Err(_) => Err(self.silent(Some(client.peer()))),
         }
+    }
+
+    /// Calls a method, and calls it again over a connection to the successor if the process had just
+    /// handed over: `client` is that connection then.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`].
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        client: &mut Client,
+        method: &Method,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<T, CallError> {
+        let mut answer = client.call(method, &mut progress).await;
+        for _ in 0..MOVES {
+            if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved)
+            {
+                break;
+            }
+            let Ok(successor) = self.connect().await else {
+                break;
+            };
+            *client = successor;
+            answer = client.call(method, &mut progress).await;
+        }
+        answer
     }
 
     /// Waits until its process ends; `suspended` hears it when that one is suspended, and goes on

@@ -16,7 +16,7 @@ use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
 };
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::pending_requests::{Asker, PendingRequest, RequestScene, reject};
+use crate::gateway::pending_requests::{self, Asker, PendingRequest, RequestScene, reject};
 use crate::gateway::progress::Reporter;
 use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
@@ -117,8 +117,12 @@ impl Gateway {
             reply,
         } = call;
         let by = format!("uid {} (pid {})", caller.uid, caller.pid);
+        let handed_over = matches!(self.machine.phase(), Phase::Yielded { .. });
         match method {
             Method::Status => reply.done(&self.status()),
+            Method::Stop | Method::Inhibit(_) | Method::Recover if handed_over => {
+                pending_requests::moved(reply);
+            }
             Method::Stop => {
                 if let Phase::Stopping { until } = *self.machine.phase() {
                     self.still_stopping(&format!("stop asked again by {by}"), until);

@@ -1,6 +1,8 @@
 //! One cell: a restart is held, the fault is done, the restart goes on, and all is judged.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Output;
 
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::faults::Fault;
 use crate::moments::{Moment, Place, Progress};
 use crate::scene::Scene;
 use crate::site::Site;
-use crate::strike::{FROZEN, strike};
+use crate::strike::{FROZEN, REPLACED, strike};
 use crate::support::gateway::{Gateway, said};
 use crate::support::handover::{family, no_sidecar, one_serves};
 use crate::support::load::Load;
@@ -131,7 +133,21 @@ impl Before {
 
 /// The lines of history.jsonl.
 fn history(gateway: &Gateway) -> Vec<Value> {
-    let text = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap_or_default();
+    lines_of(gateway, "jsonl")
+}
+
+fn lines_of(gateway: &Gateway, extension: &str) -> Vec<Value> {
+    let path = gateway
+        .state_dir()
+        .join("history")
+        .with_extension(extension);
+    let mut text = String::new();
+    let mut options = OpenOptions::new();
+    // A pipe that a fault put there has nobody at its other end.
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    if let Ok(mut file) = options.open(path) {
+        file.read_to_string(&mut text).unwrap();
+    }
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
@@ -173,11 +189,12 @@ fn outcome(status: &Value, fault: Fault, moment: Moment, done: &Done) -> Outcome
     let same_process = status["pid"] == done.old;
     let next = !same_process
         || (moment.place() == Place::SameProcess && status["generation"] != done.generation);
+    // Who was told that the next generation serves was told so by it.
+    let served = moment.progress() == Progress::Served || done.told.status.success();
     match fault {
         Fault::KillOld if next => Outcome::TookOver,
-        Fault::KillNew if same_process && moment.progress() == Progress::Served => {
-            Outcome::TookBack
-        }
+        Fault::KillNew if same_process && served => Outcome::TookBack,
+        Fault::KillNewServer if !next && served => Outcome::HandedBack,
         _ if next => Outcome::Restarted,
         _ => Outcome::KeptOld,
     }
@@ -199,16 +216,16 @@ fn agrees(told: &Output, outcome: Outcome, fault: Fault) {
 /// The restart has an end, in the status and on record.
 fn has_an_end(gateway: &Gateway, status: &Value, before: &Before, fault: Fault) {
     assert_ne!(status["lastRestart"], before.last, "the restart has an end");
-    // What a dead process owed, or one whose disk was full, comes a moment later. What is no file is
-    // set aside, and a new record begins.
-    let known = if fault == Fault::StateReplaced {
-        0
-    } else {
-        before.history
-    };
+    // What a dead process owed, or one whose disk was full, comes a moment later.
     wait::until("the restart is on record", || {
-        let lines = history(gateway).split_off(known);
-        is_on_record(&lines).then_some(())
+        let mut lines = history(gateway);
+        if fault == Fault::StateReplaced {
+            // What is no file is set aside, and a new record begins.
+            let mut all = lines_of(gateway, REPLACED);
+            all.append(&mut lines);
+            lines = all;
+        }
+        is_on_record(&lines.split_off(before.history)).then_some(())
     });
 }
 

@@ -14,6 +14,8 @@ pub enum Outcome {
     TookOver,
     /// The fresh process died after it had the service, and the old one has it again.
     TookBack,
+    /// The new server died while the old one finished its work, which serves again.
+    HandedBack,
     /// A stop: all that was begun is finished, nothing is left.
     Stopped,
     /// The only process died; the next start needs no help.
@@ -28,6 +30,7 @@ impl Outcome {
             Self::KeptOld => "kept old",
             Self::TookOver => "took over",
             Self::TookBack => "took back",
+            Self::HandedBack => "handed back",
             Self::Stopped => "stopped",
             Self::Died => "died",
         }
@@ -93,10 +96,19 @@ fn reads_configuration_later(moment: Moment) -> bool {
     )
 }
 
-/// What it may come to as well, where the fresh process is not held and may have been faster.
+/// What it may come to as well, where what is not held may have been faster: the fresh process, or
+/// the last answers of the old server.
 pub fn or_else(fault: Fault, moment: Moment) -> Option<Outcome> {
-    let configuration = matches!(fault, Fault::BadReload | Fault::NoConfiguration);
-    (configuration && moment == Moment::Failpoint("old.spawned")).then_some(Outcome::KeptOld)
+    match (fault, moment) {
+        (Fault::BadReload | Fault::NoConfiguration, Moment::Failpoint("old.spawned")) => {
+            Some(Outcome::KeptOld)
+        }
+        (Fault::KillNew, Moment::Failpoint("old.after-go")) => Some(Outcome::TookBack),
+        (Fault::KillNewServer, _) if moment.progress() == Progress::Draining => {
+            Some(Outcome::HandedBack)
+        }
+        _ => None,
+    }
 }
 
 /// The same as words of the table.

@@ -40,6 +40,9 @@ const STATE_FILES: [&str; 5] = [
     "good.toml",
 ];
 
+/// What the names of replaced state files end with.
+pub const REPLACED: &str = "replaced";
+
 type Undo<'a> = Box<dyn FnOnce() + 'a>;
 
 /// What is left to do about a fault.
@@ -194,11 +197,11 @@ fn fill_stderr(pid: u32) {
     while pipe.write(b"filled by the test\n").is_ok() {}
 }
 
-/// Puts a pipe in the place of each state file.
+/// Puts a pipe in the place of each state file, which is kept beside it.
 fn replace_state(gateway: &Gateway) {
     for name in STATE_FILES {
         let path = gateway.state_dir().join(name);
-        let _ = fs::remove_file(&path);
+        let _ = fs::rename(&path, path.with_extension(REPLACED));
         mkfifo(&path, Mode::S_IRWXU).unwrap();
     }
 }

@@ -54,8 +54,8 @@
 //!
 //! **One request.** A worker thread (`proxy/worker.rs`) runs one accept loop (`proxy/accept.rs`)
 //! for each listener (`proxy/listener.rs`). The loop accepts a client within the limit of
-//! connections (`proxy/admission.rs`; at the limit `proxy/room.rs` makes room or `proxy/crowd.rs` turns
-//! it away) and spawns its connection (`proxy/connection.rs`), which
+//! connections (`proxy/admission.rs`; at the limit an idle one gives way, `proxy/seats.rs`, or
+//! `proxy/crowd.rs` turns it away from a place of `proxy/room.rs`) and spawns its connection (`proxy/connection.rs`), which
 //! waits for a request (`proxy/rest.rs`) and reads it from the client's socket
 //! (`proxy/client_io.rs`, `proxy/progress.rs`); each head is judged first (`proxy/request_read.rs`,
 //! `proxy/request_head.rs`). The connection ends when the client leaves (`proxy/client_left.rs`) or

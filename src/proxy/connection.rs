@@ -31,7 +31,7 @@ use super::proxy_protocol::Arrival;
 use super::request_head::HeadError;
 use super::request_id::X_REQUEST_ID;
 use super::response_body::ResponseBody;
-use super::room::FIRST_REQUEST;
+use super::seats::FIRST_REQUEST;
 use super::socket_read::BUFFER_MAX;
 use super::worker_context::WorkerContext;
 use super::{
@@ -72,12 +72,12 @@ async fn serve_open(
     slot: ConnectionSlot,
     progress: &Arc<ConnectionProgress>,
 ) {
-    let _open = context.room.enter(progress);
+    let open = context.room.seats.enter(progress);
     let _held = context.front.wave.holds(wave::CLIENT);
     let socket = Arc::new(ClientSocket::new(stream, Some(slot)));
     let client = ServedClient {
         peer,
-        standing: Standing::Within,
+        standing: Standing::Within(&open),
         progress,
     };
     while rest::rest(context, &socket, client).await {
@@ -128,7 +128,7 @@ pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
         tokio::spawn(async move {
             let client = ServedClient {
                 peer: Peer::Watchdog,
-                standing: Standing::Within,
+                standing: Standing::Exempt,
                 progress: &ConnectionProgress::new(),
             };
             let socket = Arc::new(ClientSocket::new(stream, None));
@@ -154,7 +154,7 @@ async fn serve(
     let _held = context.front.wave.holds(wave::BUFFERS);
     let (front, workers) = (&context.front, &context.state);
     let mut limits = front.table().settings.limits.clone();
-    if client.standing == Standing::Beyond {
+    if matches!(client.standing, Standing::Beyond) {
         limits.header_time = limits.header_time.min(CROWDED_HEAD);
     }
     let (header_size, headers) = (limits.header_size, limits.headers);
@@ -242,7 +242,7 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         ended = serving => ended,
-        () = rest::due(progress), if client.standing == Standing::Within => return Served::Rests,
+        () = rest::due(progress), if matches!(client.standing, Standing::Within(_)) => return Served::Rests,
         // hyper does not look at the socket while it waits for a response.
         () = left => {
             progress.ends(ExchangeEnd::ClientGone);
@@ -311,7 +311,7 @@ async fn respond(
     let (front, peer) = (&context.front, client.peer);
     let own = endpoints::respond(front, table, peer, &request);
     let own = match client.standing {
-        Standing::Within => own,
+        Standing::Within(_) | Standing::Exempt => own,
         Standing::Beyond => {
             let form = Form::of(request.headers());
             let turned_away = || context.room.turn_away(front).reply(form);
@@ -330,7 +330,7 @@ async fn respond(
                 StatusCode::UNAUTHORIZED
                 | StatusCode::NOT_FOUND
                 | StatusCode::METHOD_NOT_ALLOWED => ExchangeEnd::Refused,
-                _ if client.standing == Standing::Beyond => ExchangeEnd::Refused,
+                _ if matches!(client.standing, Standing::Beyond) => ExchangeEnd::Refused,
                 _ => ExchangeEnd::Done,
             };
             ResponseBody::of_request(response, in_flight, end)

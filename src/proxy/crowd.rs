@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::net::TcpStream;
 
 use super::admission::ConnectionSlot;
 use super::client_socket::ClientSocket;
 use super::connection;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
+use super::forwarded::Peer;
 use super::progress::ConnectionProgress;
 use super::proxy_protocol::Arrival;
 use super::room::CrowdPlace;
@@ -31,7 +33,7 @@ pub fn spawn(context: &Arc<WorkerContext>, arrival: Arrival) {
 }
 
 async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPlace) {
-    if context.room.make() {
+    if context.room.seats.make_room() {
         let permit = tokio::select! {
             permit = tokio::time::timeout(GIVE_WAY, context.limit.take()) => permit.ok().flatten(),
             () = place.lost() => None,
@@ -41,12 +43,14 @@ async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPl
             return connection::serve_client(context, arrival, permit).await;
         }
     }
-    let client = tokio::select! {
+    let peer = tokio::select! {
         biased;
-        client = arrival.client(&context.front, &context.state) => client,
-        () = place.lost() => Some(arrival.peer),
+        client = arrival.client(&context.front, &context.state) => match client {
+            Some(peer) => peer,
+            None => return,
+        },
+        () = place.lost() => return turn_away(&context, arrival.peer, &arrival.stream),
     };
-    let Some(peer) = client else { return };
     let slot = ConnectionSlot::new(None, &context.front.stats);
     let socket = Arc::new(ClientSocket::new(arrival.stream, Some(slot)));
     let progress = ConnectionProgress::new();
@@ -56,13 +60,18 @@ async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPl
         () = serving => {}
         () = place.lost() => {
             if progress.awaits_first_request() {
-                context.room.turn_away(&context.front);
-                context.front.stats.answered(503);
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                ExchangeRecord::refused(context.front.records(), peer, status, ExchangeEnd::Refused);
-                // The connection closes in any case.
-                let _ = socket.stream.try_write(TURNED_AWAY);
+                turn_away(&context, peer, &socket.stream);
             }
         }
     }
+}
+
+/// Turns a client away that has lost its place before its request came.
+fn turn_away(context: &WorkerContext, peer: Peer, stream: &TcpStream) {
+    context.room.turn_away(&context.front);
+    context.front.stats.answered(503);
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    ExchangeRecord::refused(context.front.records(), peer, status, ExchangeEnd::Refused);
+    // The connection closes in any case.
+    let _ = stream.try_write(TURNED_AWAY);
 }

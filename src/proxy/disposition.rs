@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::drain::{KeepAlive, WorkerState};
 use super::forwarded::Peer;
 use super::progress::ConnectionProgress;
+use super::seats::OpenClient;
 
 /// How long a kept connection may be silent before a drain closes it: longer than most clients'
 /// pause between two requests.
@@ -29,18 +30,30 @@ pub enum Disposition {
 }
 
 /// Whether a client is one of those that the limit allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Within,
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'a> {
+    Within(&'a OpenClient),
     /// It gets one answer of the gateway's own.
     Beyond,
+    /// The watchdog: the limit is not for it.
+    Exempt,
+}
+
+impl Standing<'_> {
+    /// Ready when a client that the limit allows gives way to a new one.
+    fn poll_gives_way(self, cx: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Within(client) => client.poll_gives_way(cx),
+            Self::Beyond | Self::Exempt => Poll::Pending,
+        }
+    }
 }
 
 /// Who a connection is served for.
 #[derive(Clone, Copy, Debug)]
 pub struct ServedClient<'a> {
     pub peer: Peer,
-    pub standing: Standing,
+    pub standing: Standing<'a>,
     pub progress: &'a Arc<ConnectionProgress>,
 }
 
@@ -48,7 +61,7 @@ pub struct ServedClient<'a> {
 /// same task, so it sees a connection that has just done all it could.
 pub async fn of(state: &mut watch::Receiver<WorkerState>, client: ServedClient<'_>) -> Disposition {
     let progress = client.progress;
-    let moves = client.peer != Peer::Watchdog && client.standing == Standing::Within;
+    let moves = matches!(client.standing, Standing::Within(_));
     loop {
         let (migrates, keep_alive) = {
             let state = state.borrow_and_update();
@@ -73,7 +86,7 @@ pub async fn of(state: &mut watch::Receiver<WorkerState>, client: ServedClient<'
             () = idle, if migrates => return Disposition::Migrate,
             disposition = close => return disposition,
             // In ordinary service a connection waits for nothing else.
-            () = poll_fn(|cx| progress.poll_displaced(cx)) => return Disposition::GiveWay,
+            () = poll_fn(|cx| client.standing.poll_gives_way(cx)) => return Disposition::GiveWay,
             _ = state.changed() => {}
         }
     }
@@ -87,6 +100,7 @@ mod tests {
     use super::*;
     use crate::proxy::drain::Accepting;
     use crate::proxy::request_head::HeadLimits;
+    use crate::proxy::seats::Seats;
 
     fn receive(progress: &ConnectionProgress) {
         let limits = HeadLimits {
@@ -111,9 +125,14 @@ mod tests {
         peer: Peer,
     ) -> Option<Disposition> {
         let mut state = state.subscribe();
+        let open = Arc::<Seats>::default().enter(progress);
+        let standing = match peer {
+            Peer::Watchdog => Standing::Exempt,
+            _ => Standing::Within(&open),
+        };
         let client = ServedClient {
             peer,
-            standing: Standing::Within,
+            standing,
             progress,
         };
         let disposition = of(&mut state, client);

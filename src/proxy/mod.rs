@@ -55,6 +55,7 @@ mod retry;
 mod room;
 mod route_stats;
 mod routes;
+mod seats;
 mod send_wait;
 mod socket_read;
 mod stats;

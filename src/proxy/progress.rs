@@ -3,11 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -58,6 +56,15 @@ impl ConnectionStage {
     }
 }
 
+/// How a connection is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It has sent nothing since it came.
+    New,
+    /// It is kept between two requests, from then on.
+    Kept(Instant),
+}
+
 #[derive(Debug)]
 pub struct ConnectionProgress {
     /// A [`ConnectionStage`].
@@ -72,9 +79,6 @@ pub struct ConnectionProgress {
     unflushed: AtomicBool,
     /// Whether the client has closed its sending side.
     half_closed: AtomicBool,
-    /// Whether it gives way to a new client as soon as it is idle, and who is woken then.
-    displaced: AtomicBool,
-    displacement: AtomicWaker,
     read: Mutex<RequestRead>,
     /// Interim responses on their way to the client.
     pub interim: Arc<Interim>,
@@ -101,8 +105,6 @@ impl ConnectionProgress {
             body_open: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
-            displaced: AtomicBool::new(false),
-            displacement: AtomicWaker::new(),
             read: Mutex::default(),
             interim: Arc::default(),
             end: OnceLock::new(),
@@ -211,32 +213,14 @@ impl ConnectionProgress {
         self.stage().between() && !waits && self.read_whole()
     }
 
-    /// Since when the connection is silent, if it can give way to a new client: it is kept between
-    /// two requests, or has sent nothing for `patience` after it connected.
-    pub fn gives_way(&self, now: Instant, patience: Duration) -> Option<Instant> {
+    /// The kind of silence of an idle connection.
+    pub fn silence(&self) -> Option<Silence> {
         let since = *lock(&self.since);
-        let silent = match self.stage() {
-            ConnectionStage::Idle | ConnectionStage::Adopted => true,
-            ConnectionStage::New => now >= since + patience,
-            _ => false,
+        let silence = match self.stage() {
+            ConnectionStage::Idle | ConnectionStage::Adopted => Silence::Kept(since),
+            _ => Silence::New,
         };
-        let asked = self.displaced.load(Ordering::Acquire);
-        (silent && !asked && self.idle()).then_some(since)
-    }
-
-    /// The connection gives way to a new client as soon as it is idle.
-    pub fn displace(&self) {
-        self.displaced.store(true, Ordering::Release);
-        self.displacement.wake();
-    }
-
-    /// Ready when the connection gives way now.
-    pub fn poll_displaced(&self, cx: &Context<'_>) -> Poll<()> {
-        self.displacement.register(cx.waker());
-        match self.displaced.load(Ordering::Acquire) && self.idle() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
+        self.idle().then_some(silence)
     }
 
     /// Whether a client waits for a response, or for its rest.

@@ -172,12 +172,9 @@ async fn serve(
         let table = front.table();
         let refusal = progress.take_refusal();
         let record = match refusal {
-            None => ExchangeRecord::begin(
-                front.records(),
-                table.settings.request_id,
-                client.peer,
-                &mut request,
-            ),
+            None => {
+                ExchangeRecord::begin(front.records(), &table.settings, client.peer, &mut request)
+            }
             Some(_) => ExchangeRecord::unread(front.records(), client.peer),
         };
         let id = record.id().cloned();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 
+use super::Settings;
 use super::access_log::{AccessEntry, AccessLog, LoggedHead};
 use super::exchange_end::ExchangeEnd;
 use super::forwarded::Peer;
@@ -48,13 +49,20 @@ struct Known {
 impl ExchangeRecord {
     /// The record of a request whose head just came in, which has an id from here on if it is to
     /// have one.
-    pub fn begin<B>(records: Records, with_id: bool, peer: Peer, request: &mut Request<B>) -> Self {
+    pub fn begin<B>(
+        records: Records,
+        settings: &Settings,
+        peer: Peer,
+        request: &mut Request<B>,
+    ) -> Self {
         if peer == Peer::Watchdog {
             return Self::default();
         }
+        let with_id = settings.request_id;
         let id = with_id.then(|| request_id::settle(request.headers_mut()));
         let logged = records.access_log.is_on();
-        let asked = logged.then(|| LoggedHead::of(request));
+        let asked = logged
+            .then(|| LoggedHead::of(request, settings.forwarded.told(peer, request.headers())));
         Self(Some(Box::new(Known::new(records, peer, id, asked))))
     }
 
@@ -175,7 +183,7 @@ impl Known {
         let upstream = self.upstream;
         access_log.push(AccessEntry {
             time: SystemTime::now(),
-            client: self.peer,
+            client: self.asked.as_ref().map_or(self.peer, |asked| asked.client),
             asked: self
                 .asked
                 .as_ref()
@@ -199,7 +207,7 @@ impl Known {
 const CLIENT_CLOSED: u16 = 499;
 
 impl LoggedHead {
-    fn of<B>(request: &Request<B>) -> Self {
+    fn of<B>(request: &Request<B>, client: Peer) -> Self {
         let headers = request.headers();
         let authority = || {
             let authority = request.uri().authority()?.as_str();
@@ -207,6 +215,7 @@ impl LoggedHead {
         };
         let field = |name: header::HeaderName| HeaderMap::get(headers, name).cloned();
         Self {
+            client,
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),

@@ -190,6 +190,12 @@ impl ForwardedPolicy {
         }
     }
 
+    /// Who a request is logged for: the client that it counts for, or, where that is not known, the peer.
+    pub fn told(&self, peer: Peer, headers: &HeaderMap) -> Peer {
+        let client = self.client(peer, headers);
+        client.map_or(peer, |address| Peer::Announced(Some(address)))
+    }
+
     /// Makes a request's headers fit for the upstream.
     pub fn apply(&self, headers: &mut HeaderMap, peer: Peer) {
         let treatment = self.treatment(peer);
@@ -450,11 +456,16 @@ mod tests {
                 headers.append(X_FORWARDED_FOR, HeaderValue::from_static(hop));
             }
             let expected = expected.map(|text| text.parse().unwrap());
+            let told = trusted.told(peer, &headers);
             assert_eq!(
                 trusted.client(peer, &headers),
                 expected,
                 "{peer:?} {hops:?}"
             );
+            match expected {
+                Some(_) => assert_eq!(told.address(), expected),
+                None => assert_eq!(told, peer),
+            }
         }
         assert_eq!(trusted.limited(PEER), None);
         assert_eq!(trusted.limited(remote), remote.address());

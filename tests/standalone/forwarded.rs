@@ -220,3 +220,31 @@ fn nginx_with_tls_in_front_works_without_a_setting() {
     assert_eq!(told(&head), expected);
     assert!(!gateway.stderr().contains("trusted_proxies"));
 }
+
+#[test]
+fn the_access_log_names_the_client_that_limits_count_and_believes_no_stranger() {
+    namespace::network(ADDRESS, || {
+        let recorder = Recorder::ok();
+        let hops = |hops: &str| format!("X-Forwarded-For: {hops}\r\n");
+        let chain = hops("6.6.6.6, [2001:db8::7]:443, 10.77.0.9");
+        let hostile = hops("6.6.6.6, 1.1.1.1\"}\t{\"client\":\"");
+        let trusting = "trusted_proxies = [\"10.77.0.0/24\"]\n";
+        for (trusted, headers, logged) in [
+            ("", "", ADDRESS),
+            ("", &chain, ADDRESS),
+            (trusting, "", ADDRESS),
+            (trusting, &chain, "2001:db8::7"),
+            (trusting, &hops("10.77.0.8, 127.0.0.1"), ADDRESS),
+            (trusting, &hostile, ADDRESS),
+        ] {
+            let config = format!("{trusted}access_log = \"stderr\"");
+            let (gateway, target) = from_outside(&recorder, &config);
+            ask(&target, headers);
+            gateway.wait_line(&format!(",\"client\":\"{logged}\",\"method\":\"GET\""));
+            assert!(!gateway.stderr().contains("6.6.6.6"), "{headers}");
+            // A proxy on this machine tells the truth.
+            ask(&gateway.target(), &hops("198.51.100.9"));
+            gateway.wait_line(",\"client\":\"198.51.100.9\"");
+        }
+    });
+}

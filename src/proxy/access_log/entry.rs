@@ -44,6 +44,8 @@ impl AccessEntry {
 /// What a client asked; the parts share the memory of the request's head.
 #[derive(Debug)]
 pub struct LoggedHead {
+    /// Who asked, as far as the peer may tell.
+    pub client: Peer,
     pub method: Method,
     pub target: Uri,
     pub version: Version,
@@ -133,6 +135,7 @@ mod tests {
     fn texts_are_kept_as_far_as_they_are_shown() {
         let agent = "a".repeat(5000);
         let asked = LoggedHead {
+            client: Peer::Unix,
             method: Method::GET,
             target: format!("/{}?x", "b".repeat(10_000)).parse().unwrap(),
             version: Version::HTTP_11,

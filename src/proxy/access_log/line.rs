@@ -236,6 +236,7 @@ mod tests {
     fn entry(target: &'static str, agent: &'static [u8]) -> AccessEntry {
         let agent = HeaderValue::from_bytes(agent).unwrap();
         let asked = LoggedHead {
+            client: Peer::Unix,
             method: Method::GET,
             target: target.parse().unwrap(),
             version: Version::HTTP_11,

@@ -57,11 +57,10 @@ pub struct LoggedHead {
 /// What a client asked, copied: the memory of a head is given back when its request ends.
 #[derive(Debug)]
 pub struct AskedText {
-    pub method: Method,
     pub version: Version,
     /// All texts, one after the other, and where each ends.
     texts: Box<[u8]>,
-    ends: [usize; 5],
+    ends: [usize; 6],
 }
 
 impl LoggedHead {
@@ -71,12 +70,14 @@ impl LoggedHead {
             .target
             .path_and_query()
             .map_or("/", |target| target.as_str());
-        let parts: [&[u8]; 5] = [
+        let method = self.method.as_str().as_bytes();
+        let parts: [&[u8]; 6] = [
             &target.as_bytes()[..target.len().min(TARGET_MAX)],
             field(id),
             field(self.host.as_ref()),
             field(self.referer.as_ref()),
             field(self.agent.as_ref()),
+            &method[..method.len().min(TEXT_MAX)],
         ];
         let mut texts = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         let ends = parts.map(|part| {
@@ -84,7 +85,6 @@ impl LoggedHead {
             texts.len()
         });
         AskedText {
-            method: self.method.clone(),
             version: self.version,
             texts: texts.into(),
             ends,
@@ -121,6 +121,10 @@ impl AskedText {
         self.part(4)
     }
 
+    pub fn method(&self) -> &[u8] {
+        self.part(5)
+    }
+
     fn part(&self, index: usize) -> &[u8] {
         let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.texts[begin..self.ends[index]]
@@ -136,7 +140,7 @@ mod tests {
         let agent = "a".repeat(5000);
         let asked = LoggedHead {
             client: Peer::Unix,
-            method: Method::GET,
+            method: Method::from_bytes(agent.as_bytes()).unwrap(),
             target: format!("/{}?x", "b".repeat(10_000)).parse().unwrap(),
             version: Version::HTTP_11,
             host: Some(HeaderValue::from_static("h:1")),
@@ -148,9 +152,10 @@ mod tests {
             (text.id(), text.host(), text.referer()),
             (&b"id"[..], &b"h:1"[..], &b""[..])
         );
+        assert_eq!(text.target().len(), TARGET_MAX);
         assert_eq!(
-            (text.target().len(), text.agent().len()),
-            (TARGET_MAX, TEXT_MAX)
+            (text.agent().len(), text.method().len()),
+            (TEXT_MAX, TEXT_MAX)
         );
     }
 }

@@ -61,7 +61,7 @@ impl Lines {
         text_field(line, "id", id);
         let _ = write!(line, ",\"client\":\"{}\"", ClientText(entry.client));
         if let Some(asked) = asked {
-            text_field(line, "method", asked.method.as_str().as_bytes());
+            text_field(line, "method", asked.method());
             text_field(line, "host", asked.host());
             let target = self.target(asked.target());
             text_field(line, "path", target.as_bytes());
@@ -106,7 +106,7 @@ impl Lines {
         let second = self.second(entry.time);
         let _ = write!(line, "{second}] \"");
         if let Some(asked) = &entry.asked {
-            push_escaped(line, asked.method.as_str().as_bytes());
+            push_escaped(line, asked.method());
             line.push(' ');
             let target = self.target(asked.target());
             push_escaped(line, target.as_bytes());

@@ -30,14 +30,14 @@ pub struct Seats(Mutex<Seating>);
 
 #[derive(Debug, Default)]
 struct Seating {
-    seats: Slab<Placed>,
+    seats: Slab<SeatPlace>,
     /// The seats whose clients may be silent, by the moment from which on each may give way.
     order: BTreeSet<(Instant, usize)>,
 }
 
 #[derive(Debug)]
-struct Placed {
-    seat: Arc<Seat>,
+struct SeatPlace {
+    seat: Arc<ClientSeat>,
     /// Where it is in the order.
     from: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Turn {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct ClientSeat {
     progress: Arc<ConnectionProgress>,
     /// A [`Turn`].
     turn: AtomicU8,
@@ -73,7 +73,7 @@ struct Seat {
 pub struct OpenClient {
     seats: Arc<Seats>,
     key: usize,
-    seat: Arc<Seat>,
+    seat: Arc<ClientSeat>,
 }
 
 impl Seats {
@@ -83,13 +83,13 @@ impl Seats {
             Some(Silence::Kept(since)) => (since, Turn::Ordered),
             Some(Silence::New) | None => (Instant::now() + FIRST_REQUEST, Turn::Comes),
         };
-        let seat = Arc::new(Seat {
+        let seat = Arc::new(ClientSeat {
             progress: Arc::clone(progress),
             turn: AtomicU8::new(turn as u8),
             changed: AtomicWaker::new(),
         });
         let mut seating = lock(&self.0);
-        let key = seating.seats.insert(Placed {
+        let key = seating.seats.insert(SeatPlace {
             seat: Arc::clone(&seat),
             from: None,
         });
@@ -151,7 +151,7 @@ impl Seating {
     }
 }
 
-impl Seat {
+impl ClientSeat {
     fn turn(&self) -> Turn {
         let turn = self.turn.load(Ordering::Acquire);
         Turn::ALL[usize::from(turn) % Turn::ALL.len()]

@@ -34,7 +34,9 @@ fn message(socket: &Socket) -> Vec<u8> {
             }
             out.resize(44, 0);
             out.extend(socket.cookie.to_ne_bytes());
-            out.resize(64, 0);
+            out.resize(56, 0);
+            out.extend(socket.queue.length.to_ne_bytes());
+            out.extend(socket.queue.limit.to_ne_bytes());
             out.extend(socket.uid.unwrap().to_ne_bytes());
             out.extend(inode);
             if let Some(group) = socket.cgroup {

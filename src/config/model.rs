@@ -239,7 +239,7 @@ pub struct Hold {
 impl Default for Hold {
     fn default() -> Self {
         Self {
-            requests: 1024,
+            requests: 10_000,
             time: Dur::secs(30),
         }
     }

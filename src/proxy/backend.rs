@@ -90,6 +90,14 @@ impl Backend {
         }
     }
 
+    /// Whether requests go to this run of the server.
+    pub fn leads_to(&self, upstream: &Arc<Upstream>) -> bool {
+        match &*self.door.borrow() {
+            Door::Open(run) | Door::RequestsOnly(run) => Arc::ptr_eq(run, upstream),
+            Door::Held(_) | Door::Gone => false,
+        }
+    }
+
     /// Ends the open tunnels, and those that still wait for their 101 as soon as they have it.
     /// A WebSocket gets a Close frame with status 1012 first.
     pub fn end_tunnels(&self) {

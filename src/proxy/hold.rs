@@ -14,7 +14,8 @@ use super::exchange_record::ExchangeRecord;
 use super::local_reply::NotForwarded;
 use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
-use super::upstream::Upstream;
+use super::upstream::{Address, Upstream};
+use crate::os::accept_queue::Turn;
 
 /// How often a sidecar that runs but refuses connections is tried again. The end of a sidecar is
 /// noticed at once, without polling.
@@ -67,6 +68,38 @@ impl RequestHold<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Waits for a turn to connect to a sidecar: until there is room in its accept queue. Its name is
+    /// `backend`. Other servers have no turns.
+    ///
+    /// # Errors
+    /// [`NotForwarded`] when `hold.time` is over, or `hold.requests` wait already.
+    pub async fn turn<'u>(
+        &mut self,
+        upstream: &'u Upstream,
+        backend: &str,
+    ) -> Result<Option<Turn<'u>>, NotForwarded> {
+        let Address::Sidecar(server) = &upstream.address else {
+            return Ok(None);
+        };
+        if let Some(turn) = server.turn_now() {
+            return Ok(Some(turn));
+        }
+        let why = format!("{backend} accepts no connection: its accept queue is full");
+        let _held = self.hold(&why)?;
+        tokio::select! {
+            turn = server.turn() => Ok(Some(turn)),
+            // The connection fails at once, and the request is routed anew.
+            () = upstream.wait_cut() => Ok(None),
+            () = tokio::time::sleep_until(self.until()) => Err(NotForwarded::Unavailable(why)),
+        }
+    }
+
+    /// Whether the request's route leads to this run of its server.
+    pub fn leads_to(&mut self, upstream: &Arc<Upstream>) -> bool {
+        self.backend()
+            .is_ok_and(|backend| backend.leads_to(upstream))
     }
 
     async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), NotForwarded> {
@@ -166,7 +199,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::os::port::Server;
-    use crate::proxy::{Address, Reason, Refusal, Route, Routes, RoutingTable, Settings};
+    use crate::proxy::{Reason, Refusal, Route, Routes, RoutingTable, Settings};
 
     fn refusal(word: &'static str) -> Refusal {
         Refusal {

@@ -156,13 +156,7 @@ impl Exchange<'_> {
                 _ => return Err(self.failed(why)),
             };
             way = if again == Again::Here {
-                let connection = upstream.connect(self.headers).await;
-                let connection = connection.map_err(|_| NotForwarded::BadGateway(why))?;
-                Way {
-                    ticket,
-                    upstream,
-                    connection,
-                }
+                self.here(&mut hold, ticket, upstream, why).await?
             } else {
                 drop(ticket);
                 self.way(&mut hold, repeatable, true).await?
@@ -183,7 +177,15 @@ impl Exchange<'_> {
     ) -> Result<Way, NotForwarded> {
         loop {
             let (ticket, upstream) = hold.enter().await?;
-            match upstream.connection(repeatable, fresh, self.headers).await {
+            if !fresh && let Some(connection) = upstream.kept(repeatable).await {
+                return Ok(Way {
+                    ticket,
+                    upstream,
+                    connection,
+                });
+            }
+            let turn = hold.turn(&upstream, ticket.backend()).await?;
+            match upstream.connect(turn, self.headers).await {
                 Ok(connection) => {
                     return Ok(Way {
                         ticket,
@@ -199,6 +201,33 @@ impl Exchange<'_> {
                     }
                     hold.connection_refused(&why).await?;
                 }
+            }
+        }
+    }
+
+    /// A new connection to the run of the server that the request was sent to before. It may refuse
+    /// connections for a moment, but when it is gone, the request failed: `why` says how.
+    async fn here(
+        &self,
+        hold: &mut RequestHold<'_>,
+        ticket: Ticket,
+        upstream: Arc<Upstream>,
+        why: String,
+    ) -> Result<Way, NotForwarded> {
+        loop {
+            let turn = hold.turn(&upstream, ticket.backend()).await?;
+            if let Ok(connection) = upstream.connect(turn, self.headers).await {
+                return Ok(Way {
+                    ticket,
+                    upstream,
+                    connection,
+                });
+            }
+            if upstream.is_sidecar() {
+                hold.connection_refused(&why).await?;
+            }
+            if !upstream.is_sidecar() || !hold.leads_to(&upstream) {
+                return Err(NotForwarded::BadGateway(why));
             }
         }
     }

@@ -14,6 +14,7 @@ use super::named_server::NamedServer;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
+use crate::os::accept_queue::Turn;
 use crate::os::port::{Server, Stranger};
 use crate::os::{descriptors, unix_socket};
 
@@ -80,36 +81,34 @@ impl Upstream {
         self.cut.is_cancelled()
     }
 
-    /// A connection for one request. `repeatable` when the request may be sent once more; `fresh`
-    /// when it must not use a kept connection. Its response may have so many `headers`.
-    ///
-    /// # Errors
-    /// When no new connection can be made.
-    pub async fn connection(
-        &self,
-        repeatable: bool,
-        fresh: bool,
-        headers: usize,
-    ) -> io::Result<UpstreamConnection> {
-        if !fresh {
-            while let Some(mut connection) = self.pool.take(repeatable) {
-                // Never ready: one whose upstream did not take the end of the request before.
-                if matches!(
-                    tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
-                    Ok(Ok(()))
-                ) {
-                    return Ok(connection);
-                }
-            }
-        }
-        self.connect(headers).await
+    /// Waits until the end of a drain cuts its connections.
+    pub async fn wait_cut(&self) {
+        self.cut.cancelled().await;
     }
 
-    /// A new connection, for responses with so many `headers`.
+    /// A kept connection for one request; `repeatable` when the request may be sent once more.
+    pub async fn kept(&self, repeatable: bool) -> Option<UpstreamConnection> {
+        while let Some(mut connection) = self.pool.take(repeatable) {
+            // Never ready: one whose upstream did not take the end of the request before.
+            if matches!(
+                tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
+                Ok(Ok(()))
+            ) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection, for responses with so many `headers`; to a sidecar, with its `turn`.
     ///
     /// # Errors
     /// When none can be made.
-    pub async fn connect(&self, headers: usize) -> io::Result<UpstreamConnection> {
+    pub async fn connect(
+        &self,
+        turn: Option<Turn<'_>>,
+        headers: usize,
+    ) -> io::Result<UpstreamConnection> {
         let connecting = async {
             let stream = match &self.address {
                 Address::Sidecar(server) => server.connect().await?,
@@ -123,6 +122,7 @@ impl Upstream {
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .inspect_err(|error| self.report_stranger(error))?;
+        drop(turn);
         if descriptors::share(&stream) != descriptors::Share::Clients {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));

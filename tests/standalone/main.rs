@@ -1,6 +1,7 @@
 //! Tests of the programs as plain processes: no service manager is needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accept_queues;
 mod access_log;
 mod address_limits;
 mod answers;

@@ -178,6 +178,20 @@ pub fn python_notify() -> Vec<String> {
     ]
 }
 
+/// Python's http.server with an accept queue of five, 5 ms for each request, and a start of so long.
+pub fn python_one_at_a_time(start: Duration) -> Vec<String> {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/servers/one_at_a_time.py"
+    );
+    vec![
+        program("python3", &["/usr/bin/python3"]),
+        script.into(),
+        "{port}".into(),
+        start.as_secs_f64().to_string(),
+    ]
+}
+
 /// The file of the interpreter that python3 leads to: the name may lead to a script of root's.
 pub fn interpreter() -> PathBuf {
     let mut command = Command::new("python3");

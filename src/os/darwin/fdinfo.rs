@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{LISTENS, ListeningSocket, TAKES_IPV4, bytes, number, tcp_address};
 use crate::config::Listen;
+use crate::os::accept_queue::AcceptQueue;
 
 /// The size of `struct socket_fdinfo`, in bytes.
 pub const SIZE: usize = 792;
@@ -51,6 +52,7 @@ pub fn listener(info: &[u8]) -> Option<ListeningSocket> {
         listen,
         v6only,
         uid: None,
+        queue: AcceptQueue::default(),
     })
 }
 
@@ -113,6 +115,7 @@ mod tests {
             listen: Listen::Tcp("127.0.0.1:18789".parse().unwrap()),
             v6only: false,
             uid: None,
+            queue: AcceptQueue::default(),
         };
         assert_eq!(listener(&v4), Some(expected));
         let mut connected = v4.clone();

@@ -14,6 +14,7 @@ pub mod pcb;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::accept_queue::AcceptQueue;
 use super::record::{bytes, number};
 use crate::config::Listen;
 
@@ -39,6 +40,8 @@ pub struct ListeningSocket {
     pub v6only: bool,
     /// The user that created it, where the source tells.
     pub uid: Option<u32>,
+    /// Its accept queue, where the source tells.
+    pub queue: AcceptQueue,
 }
 
 /// The address that a socket of `family` has by its control block: port in network byte order, and

@@ -7,6 +7,7 @@
 //! and bsd/netinet/tcp_var.h of xnu, all under `#pragma pack(4)`.
 
 use super::{LISTENS, ListeningSocket, TAKES_IPV4, bytes, number, tcp_address};
+use crate::os::accept_queue::AcceptQueue;
 
 /// Kinds of records, of bsd/sys/socketvar.h.
 const SOCKET: u32 = 0x001;
@@ -19,6 +20,8 @@ const KIND: usize = 4;
 // Offsets, as clang lays the structures out for arm64 and x86_64. Of `struct xsocket_n`:
 const XSO_SO: usize = 8;
 const SO_FAMILY: usize = 40;
+const SO_QLEN: usize = 44;
+const SO_QLIMIT: usize = 48;
 const SO_UID: usize = 64;
 // Of `struct xinpcb_n`:
 const INP_LPORT: usize = 18;
@@ -75,7 +78,16 @@ fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<ListeningSocket
         listen,
         v6only: family == super::INET6 && inpcb.get(INP_VFLAG)? & TAKES_IPV4 == 0,
         uid: number(socket, SO_UID),
+        queue: AcceptQueue {
+            length: short(socket, SO_QLEN)?,
+            limit: short(socket, SO_QLIMIT)?,
+        },
     })
+}
+
+/// A number of 16 bits that is not negative.
+fn short(record: &[u8], at: usize) -> Option<u32> {
+    bytes(record, at).map(i16::from_ne_bytes)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -118,6 +130,8 @@ mod tests {
                 &[
                     (8, &handle.to_ne_bytes()),
                     (40, &family.to_ne_bytes()),
+                    (44, &3_u16.to_ne_bytes()),
+                    (48, &128_u16.to_ne_bytes()),
                     (64, &501_u32.to_ne_bytes()),
                 ],
             ),
@@ -146,6 +160,11 @@ mod tests {
                 run(0xa4, INET6, 3, 81, [0; 16], LISTENS, more),
             ]);
             let found = listeners(&list);
+            let queue = AcceptQueue {
+                length: 3,
+                limit: 128,
+            };
+            assert!(found.iter().all(|one| one.queue == queue));
             let told: Vec<_> = found
                 .iter()
                 .map(|one| (one.handle, one.listen.clone(), one.v6only, one.uid))

@@ -22,6 +22,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::socket::Socket;
 use crate::config::Listen;
+use crate::os::accept_queue::AcceptQueue;
 use crate::os::record::{bytes, number};
 
 /// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.
@@ -36,8 +37,11 @@ const LISTENING: u8 = 10;
 /// LOOPBACK_IFINDEX of the kernel's net/loopback.h: the index of the loopback interface.
 const LOOPBACK: u32 = 1;
 
-/// The cookie of a socket in `struct inet_diag_msg`.
+/// Of `struct inet_diag_msg`: the cookie of a socket, how many connections a listener has in its accept
+/// queue, and how many it may have.
 const COOKIE: usize = 44;
+const QUEUE_LENGTH: usize = 56;
+const QUEUE_LIMIT: usize = 60;
 
 /// INET_DIAG_SKV6ONLY and INET_DIAG_CGROUP_ID of linux/inet_diag.h.
 const SKV6ONLY: u16 = 11;
@@ -126,6 +130,10 @@ pub fn inet(message: &[u8]) -> Option<Socket> {
     let (uid, inode) = (number(message, 64)?, number(message, 68)?);
     let mut socket = Socket::new(listen, inode.into(), Some(uid));
     socket.cookie = bytes(message, COOKIE).map(u64::from_ne_bytes)?;
+    socket.queue = AcceptQueue {
+        length: number(message, QUEUE_LENGTH)?,
+        limit: number(message, QUEUE_LIMIT)?,
+    };
     for (kind, value) in attributes(message.get(72..)?) {
         match kind {
             SKV6ONLY => socket.v6only = value.first() == Some(&1),

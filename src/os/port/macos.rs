@@ -53,6 +53,7 @@ fn of_processes() -> Vec<Socket> {
 fn socket(listener: ListeningSocket) -> Socket {
     Socket {
         v6only: listener.v6only,
+        queue: listener.queue,
         ..Socket::new(listener.listen, listener.handle, listener.uid)
     }
 }

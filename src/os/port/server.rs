@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::{Depth, Holder, Socket, kernel, who};
 use crate::config::Listen;
+use crate::os::accept_queue::{AcceptQueue, Turn, Turns};
 use crate::os::mutex::lock;
 use crate::os::process;
 
@@ -40,6 +41,7 @@ pub struct ServerAddress {
 pub struct Server {
     pub at: ServerAddress,
     listener: Mutex<Listener>,
+    turns: Turns,
     /// One look at the processes at a time.
     look: tokio::sync::Mutex<()>,
 }
@@ -109,7 +111,9 @@ impl Server {
             };
             let stream = TcpStream::connect(self.at.address).await?;
             // The same socket before and after: no other can have taken the connection.
-            if kernel::listener_at(self.at.address)?.as_ref() == Some(&own) {
+            let after = kernel::listener_at(self.at.address)?;
+            if let Some(same) = after.filter(|after| after.is(&own)) {
+                self.turns.saw(same.queue);
                 return Ok(stream);
             }
             self.forget(&own);
@@ -117,9 +121,24 @@ impl Server {
         Err(io::ErrorKind::ConnectionRefused.into())
     }
 
+    /// A turn to connect, where the server's accept queue has room and nobody waits for it.
+    pub fn turn_now(&self) -> Option<Turn<'_>> {
+        self.turns.now(|| self.queue())
+    }
+
+    /// Waits for a turn to connect.
+    pub async fn turn(&self) -> Turn<'_> {
+        self.turns.next(|| self.queue()).await
+    }
+
+    fn queue(&self) -> Option<AcceptQueue> {
+        let listener = kernel::listener_at(self.at.address).ok()??;
+        Some(listener.queue)
+    }
+
     fn forget(&self, own: &Socket) {
         let mut listener = lock(&self.listener);
-        if matches!(&*listener, Listener::Own(socket) if socket == own) {
+        if matches!(&*listener, Listener::Own(socket) if socket.is(own)) {
             *listener = Listener::Unknown;
         }
     }
@@ -131,12 +150,12 @@ impl Server {
             kernel::listener_at(self.at.address)?.ok_or(io::ErrorKind::ConnectionRefused)?;
         let known = lock(&self.listener).clone();
         let known_holder = match known {
-            Listener::Own(own) if own == socket => return Ok(own),
+            Listener::Own(own) if own.is(&socket) => return Ok(own),
             Listener::Strange {
                 socket: known,
                 holder,
                 since,
-            } if known == socket => {
+            } if known.is(&socket) => {
                 if since.elapsed() < STRANGE {
                     return Err(Stranger::error(&holder, false));
                 }
@@ -175,6 +194,7 @@ impl From<ServerAddress> for Server {
         Self {
             at,
             listener: Mutex::new(Listener::Unknown),
+            turns: Turns::default(),
             look: tokio::sync::Mutex::default(),
         }
     }
@@ -208,8 +228,9 @@ impl ServerAddress {
             .collect();
         // That one is the server's own in any case: it was connected to.
         let taking = Socket::taking(sockets.clone(), self.address);
-        let own =
-            |socket: &&Socket| held.contains(&socket.inode) || taking.as_ref() == Some(*socket);
+        let own = |socket: &&Socket| {
+            held.contains(&socket.inode) || taking.as_ref().is_some_and(|taking| taking.is(socket))
+        };
         let address = |socket: &Socket| match &socket.listen {
             Listen::Tcp(address) if !address.ip().is_loopback() => Some(address.ip()),
             _ => None,

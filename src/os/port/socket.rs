@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Listen;
+use crate::os::accept_queue::AcceptQueue;
 
 /// A listening socket, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Socket {
     pub cgroup: Option<u64>,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,
+    /// What is known of its accept queue.
+    pub queue: AcceptQueue,
 }
 
 impl Socket {
@@ -32,7 +35,13 @@ impl Socket {
             uid,
             cgroup: None,
             v6only: false,
+            queue: AcceptQueue::default(),
         }
+    }
+
+    /// Whether both are one socket, whatever its queue was when each was looked at.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.inode, self.cookie) == (other.inode, other.cookie) && self.listen == other.listen
     }
 
     /// Whether it keeps other sockets from listening at `listen`.

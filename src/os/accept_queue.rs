@@ -48,7 +48,7 @@ impl AcceptQueue {
 
 /// Gives connections their turn, in the order in which they ask.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct ConnectTurns {
     /// The room in the queue at the last look.
     room: AtomicU32,
     /// Connections that began and have not looked at the queue since.
@@ -58,19 +58,19 @@ pub struct Turns {
 
 /// Leave to begin one connection.
 #[derive(Debug)]
-pub struct Turn<'a> {
-    turns: &'a Turns,
+pub struct ConnectTurn<'a> {
+    turns: &'a ConnectTurns,
     _one: Option<MutexGuard<'a, ()>>,
 }
 
-impl Turns {
+impl ConnectTurns {
     /// What a look at the queue showed.
     pub fn saw(&self, queue: AcceptQueue) {
         self.room.store(queue.room(), Ordering::Relaxed);
     }
 
     /// A turn without waiting. `look` asks the kernel; a queue that is not there makes nobody wait.
-    pub fn now(&self, look: impl FnOnce() -> Option<AcceptQueue>) -> Option<Turn<'_>> {
+    pub fn now(&self, look: impl FnOnce() -> Option<AcceptQueue>) -> Option<ConnectTurn<'_>> {
         // Counted first: of many threads that look at the same time, the last ones see the others.
         let turn = self.turn(None);
         if self.has_room_for(SCARCE) {
@@ -90,7 +90,7 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub async fn next(&self, look: impl Fn() -> Option<AcceptQueue>) -> Turn<'_> {
+    pub async fn next(&self, look: impl Fn() -> Option<AcceptQueue>) -> ConnectTurn<'_> {
         let one = self.one.lock().await;
         let mut pause = AGAIN;
         while !self.has_room_for(1) {
@@ -109,16 +109,16 @@ impl Turns {
         connecting.saturating_add(more) <= self.room.load(Ordering::Relaxed)
     }
 
-    fn turn<'a>(&'a self, one: Option<MutexGuard<'a, ()>>) -> Turn<'a> {
+    fn turn<'a>(&'a self, one: Option<MutexGuard<'a, ()>>) -> ConnectTurn<'a> {
         self.connecting.fetch_add(1, Ordering::Relaxed);
-        Turn {
+        ConnectTurn {
             turns: self,
             _one: one,
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ConnectTurn<'_> {
     fn drop(&mut self) {
         self.turns.connecting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_short_queue_is_filled_one_after_the_other_and_not_beyond() {
-        let turns = Turns::default();
+        let turns = ConnectTurns::default();
         let waiting = Cell::new(0);
         let look = || Some(queue(waiting.get(), 2));
         for _ in 0..2 {
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_served_when_the_server_accepts_and_in_order() {
-        let turns = Turns::default();
+        let turns = ConnectTurns::default();
         let waiting = Cell::new(1);
         let look = || Some(queue(waiting.get(), 1));
         let (mut first, mut second) = (Box::pin(turns.next(look)), Box::pin(turns.next(look)));
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_listener_that_is_gone_or_that_has_plenty_of_room() {
-        let turns = Turns::default();
+        let turns = ConnectTurns::default();
         assert!(turns.now(|| None).is_some());
         assert!(turns.next(|| None).now_or_never().is_some());
         turns.saw(queue(0, 4096));

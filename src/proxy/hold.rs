@@ -15,7 +15,7 @@ use super::local_reply::NotForwarded;
 use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream};
-use crate::os::accept_queue::Turn;
+use crate::os::accept_queue::ConnectTurn;
 
 /// How often a sidecar that runs but refuses connections is tried again. The end of a sidecar is
 /// noticed at once, without polling.
@@ -79,7 +79,7 @@ impl RequestHold<'_> {
         &mut self,
         upstream: &'u Upstream,
         backend: &str,
-    ) -> Result<Option<Turn<'u>>, NotForwarded> {
+    ) -> Result<Option<ConnectTurn<'u>>, NotForwarded> {
         let Address::Sidecar(server) = &upstream.address else {
             return Ok(None);
         };

@@ -14,7 +14,7 @@ use super::named_server::NamedServer;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
-use crate::os::accept_queue::Turn;
+use crate::os::accept_queue::ConnectTurn;
 use crate::os::port::{Server, Stranger};
 use crate::os::{descriptors, unix_socket};
 
@@ -106,7 +106,7 @@ impl Upstream {
     /// When none can be made.
     pub async fn connect(
         &self,
-        turn: Option<Turn<'_>>,
+        turn: Option<ConnectTurn<'_>>,
         headers: usize,
     ) -> io::Result<UpstreamConnection> {
         let connecting = async {

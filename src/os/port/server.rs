@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::{Depth, Holder, Socket, kernel, who};
 use crate::config::Listen;
-use crate::os::accept_queue::{AcceptQueue, Turn, Turns};
+use crate::os::accept_queue::{AcceptQueue, ConnectTurn, ConnectTurns};
 use crate::os::mutex::lock;
 use crate::os::process;
 
@@ -41,7 +41,7 @@ pub struct ServerAddress {
 pub struct Server {
     pub at: ServerAddress,
     listener: Mutex<Listener>,
-    turns: Turns,
+    turns: ConnectTurns,
     /// One look at the processes at a time.
     look: tokio::sync::Mutex<()>,
 }
@@ -122,12 +122,12 @@ impl Server {
     }
 
     /// A turn to connect, where the server's accept queue has room and nobody waits for it.
-    pub fn turn_now(&self) -> Option<Turn<'_>> {
+    pub fn turn_now(&self) -> Option<ConnectTurn<'_>> {
         self.turns.now(|| self.queue())
     }
 
     /// Waits for a turn to connect.
-    pub async fn turn(&self) -> Turn<'_> {
+    pub async fn turn(&self) -> ConnectTurn<'_> {
         self.turns.next(|| self.queue()).await
     }
 
@@ -194,7 +194,7 @@ impl From<ServerAddress> for Server {
         Self {
             at,
             listener: Mutex::new(Listener::Unknown),
-            turns: Turns::default(),
+            turns: ConnectTurns::default(),
             look: tokio::sync::Mutex::default(),
         }
     }

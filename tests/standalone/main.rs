@@ -37,6 +37,7 @@ mod metrics;
 mod notices;
 mod other_users;
 mod owner;
+mod packages;
 mod pipelines;
 mod privileges;
 mod progress_limits;

@@ -12,6 +12,7 @@ pub mod knock;
 pub mod load;
 pub mod namespace;
 pub mod nobody;
+pub mod packages;
 pub mod part;
 pub mod port;
 pub mod random;

@@ -26,8 +26,14 @@ pub const RATE: f64 = 60.0;
 
 /// A box with the programs and the Node server; none where there can be none.
 pub fn prepared(name: &str) -> Option<SystemdBox> {
-    let systemd = SystemdBox::boot_or_skip(name)?;
+    let systemd = prepared_without_programs(name)?;
     systemd.install_programs();
+    Some(systemd)
+}
+
+/// A box with the Node server alone, for a package that brings the programs.
+pub fn prepared_without_programs(name: &str) -> Option<SystemdBox> {
+    let systemd = SystemdBox::boot_or_skip(name)?;
     systemd.copy_in(servers::NODE_APP, NODE_APP);
     Some(systemd)
 }

@@ -13,6 +13,7 @@ mod handover;
 mod impostor;
 mod install;
 mod own_unit;
+mod package;
 mod restart;
 mod service;
 mod stalled;

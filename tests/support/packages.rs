@@ -1,0 +1,42 @@
+//! Packages of the programs under test, made by `packaging/build`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::gateway::said;
+use super::skip;
+
+/// What is built here is unpacked once: a byte less is not worth a second of compression.
+const QUICKLY: [(&str, &str); 2] = [
+    ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
+    ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
+];
+
+/// Builds a package into `out`; none, and the test is skipped, where one of `tools` is missing.
+pub fn build(kind: &str, tools: &[&str], out: &Path, more: &[&str]) -> Option<PathBuf> {
+    if !tools.iter().all(|tool| skip::unless_there(tool)) {
+        return None;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let programs = Path::new(env!("CARGO_BIN_EXE_gateway")).parent().unwrap();
+    let output = Command::new(root.join("packaging/build"))
+        .arg("--programs")
+        .arg(programs)
+        .arg("--out")
+        .arg(out)
+        .args(more)
+        .arg(kind)
+        .envs(QUICKLY)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(PathBuf::from(text.lines().last().unwrap()))
+}
+
+/// A package for dpkg.
+pub fn deb(out: &Path, revision: &str) -> Option<PathBuf> {
+    let tools = ["dpkg-deb", "dpkg-shlibdeps", "strip"];
+    build("deb", &tools, out, &["--revision", revision])
+}

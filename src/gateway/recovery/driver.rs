@@ -11,7 +11,7 @@ use super::{ConfigOrigin, Recovery, RecoveryAction, Rung};
 use crate::control::protocol::{RecoveryRung, RecoveryStatus};
 use crate::gateway::alert::{self, AlertKind};
 use crate::gateway::building::one_line;
-use crate::gateway::changed;
+use crate::gateway::changed::{self, SeenVersion};
 use crate::gateway::config_source::Material;
 use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::{Fallback, StartMode};
@@ -39,6 +39,8 @@ pub struct RecoveryDriver {
     kept: u64,
     /// In safe mode: looks at the configuration file.
     watch: Option<AbortOnDropHandle<()>>,
+    /// In safe mode: the configuration file as it was seen last, whatever is being tried meanwhile.
+    seen: Arc<SeenVersion>,
 }
 
 /// How the life of this process ends.
@@ -91,6 +93,7 @@ impl RecoveryDriver {
             told,
             kept: 0,
             watch: None,
+            seen: Arc::default(),
         }
     }
 
@@ -168,19 +171,17 @@ impl RecoveryDriver {
 
     /// In safe mode a change of the configuration file leads to a trial: `changed` hears of it.
     pub fn watch_configuration(&mut self, file: impl FnOnce() -> PathBuf, changed: Outbox<()>) {
-        let waits = matches!(
-            self.ladder.rung(),
-            Rung::Safe {
-                trial_at: Some(_),
-                ..
-            }
-        );
-        if !waits {
+        let Rung::Safe { trial_at, .. } = self.ladder.rung() else {
+            self.watch = None;
+            self.seen = Arc::default();
+            return;
+        };
+        if trial_at.is_none() {
             self.watch = None;
         } else if self.watch.is_none() {
-            let path = file();
+            let (path, seen) = (file(), Arc::clone(&self.seen));
             self.watch = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-                changed::changed(&path).await;
+                changed::changed(&path, &seen).await;
                 changed.send(());
             })));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::handover::wait_end;
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::{servers, wait};
@@ -16,6 +17,8 @@ fn kill_sidecar(gateway: &Gateway) -> u32 {
     let pid = gateway.sidecar_pid("main");
     assert_ne!(pid, 0);
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    // Until it is dead, its socket takes requests that die with it.
+    wait_end(pid);
     pid
 }
 

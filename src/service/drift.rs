@@ -58,7 +58,7 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
         subject: UnitSubject::Instance(unit.instance.clone()),
         scope: unit.scope,
         bin_dir,
-        run_as: value("User").map_or(RunAs::Dynamic, |name| RunAs::User(name.replace("%%", "%"))),
+        run_as: RunAs::of_unit(text).unwrap_or(RunAs::Dynamic),
         sockets: if unit.socket.is_some() {
             default_socket().sockets
         } else {

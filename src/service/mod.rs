@@ -28,7 +28,7 @@ mod wait_ready;
 
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
-pub use install::{InstallRequest, ServiceManagerKind, install};
+pub use install::{ChosenOption, InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, Layout, find, installed, state_dirs};
 pub use manager::{UnitState, last_words};
 pub use neighbours::neighbours;

@@ -84,6 +84,23 @@ impl Sandbox {
         }
     }
 
+    /// The sandbox of a unit that install wrote. In user scope `strict` is the same as `app`.
+    pub(super) fn of_unit(text: &str) -> Self {
+        let has = |lines: &[SandboxDirective]| {
+            lines.iter().any(|(key, value, _)| {
+                let line = format!("{key}={value}");
+                *key != "DynamicUser" && text.lines().any(|other| other == line)
+            })
+        };
+        if has(STRICT_ONLY) {
+            Self::Strict
+        } else if has(FILTERS) {
+            Self::App
+        } else {
+            Self::Off
+        }
+    }
+
     /// Whether /tmp and /var/tmp of the service are not those of everybody else.
     pub fn hides_tmp(self, scope: Scope) -> bool {
         self != Self::Off && scope == Scope::System

@@ -28,6 +28,20 @@ pub enum RunAs {
     User(String),
 }
 
+impl RunAs {
+    /// The user of a system unit that install wrote; none for a unit of a user.
+    pub fn of_unit(text: &str) -> Option<Self> {
+        let user = |line: &str| {
+            line.strip_prefix("User=")
+                .map(|name| name.replace("%%", "%"))
+        };
+        match text.lines().find_map(user) {
+            Some(name) => Some(Self::User(name)),
+            None => (text.lines().any(|line| line == "DynamicUser=yes")).then_some(Self::Dynamic),
+        }
+    }
+}
+
 /// Which instances a unit is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitSubject {

@@ -705,7 +705,7 @@ fn addresses_change_hands_only_with_consent() {
 
     for (flags, socket) in [
         (&["--now", "--socket", "--yes"][..], "active"),
-        (&["--now", "--yes"], "inactive"),
+        (&["--now", "--unset", "socket", "--yes"], "inactive"),
     ] {
         let load = load_on_front(&systemd, RATE);
         load.flows(Part::New, 20);
@@ -751,7 +751,11 @@ fn addresses_change_hands_only_with_consent() {
     expect(&install(&["--now", "--socket"]), 0, &["and ready"]);
     // A service that is down need not be asked about.
     systemd.must(&["gatewayctl", "stop"]);
-    expect(&install(&["--now"]), 0, &["updated and ready"]);
+    expect(
+        &install(&["--now", "--unset", "socket"]),
+        0,
+        &["updated and ready"],
+    );
     systemd.must(&["gatewayctl", "uninstall"]);
     assert_eq!(systemd.sh("find /etc /run /var/lib -name '*gateway*'"), "");
 }

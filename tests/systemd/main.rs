@@ -12,6 +12,7 @@ mod field_cases;
 mod handover;
 mod impostor;
 mod install;
+mod install_again;
 mod own_unit;
 mod package;
 mod restart;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::gateway::ServerArgs;
-use crate::service::ServiceManagerKind;
 use crate::service::sandbox::Sandbox;
+use crate::service::{ChosenOption, ServiceManagerKind};
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct InstallArgs {
@@ -29,9 +29,13 @@ pub struct InstallArgs {
     /// service manager may read; remove it with `--set KEY=`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Sandboxing level
-    #[arg(long, value_name = "LEVEL", default_value = "app")]
-    pub sandbox: Sandbox,
+    /// Sandboxing level [default: app]
+    #[arg(long, value_name = "LEVEL")]
+    pub sandbox: Option<Sandbox>,
+    /// Take back an option that an earlier install chose; may be repeated. Everything else that was
+    /// chosen stays
+    #[arg(long, value_name = "OPTION")]
+    pub unset: Vec<ChosenOption>,
     /// Show what would be written and done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -6,6 +6,7 @@ use crate::cli::args::InstallArgs;
 use crate::cli::{CliError, Context, Exit};
 use crate::cli::{services, target};
 use crate::config::Env;
+use crate::service::unit_text::RunAs;
 use crate::service::{self, InstallOutcome, InstallReport, InstallRequest};
 
 /// Installs a gateway as a service.
@@ -55,10 +56,11 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         ready: args.server.ready.clone(),
         start_timeout: args.server.start_timeout,
         socket: args.socket,
-        run_as: args.run_as.clone(),
+        run_as: args.run_as.clone().map(RunAs::User),
         env_file: args.env_file.clone(),
         set: set.collect::<Result<_, _>>()?,
         sandbox: args.sandbox,
+        unset: args.unset.clone(),
         supervisor: args.supervisor.unwrap_or_default(),
         yes: args.yes,
         dry_run: args.dry_run,

@@ -28,16 +28,24 @@ pub(super) fn compose(
     place: &Invocation,
 ) -> Result<Table, ServiceError> {
     let mut table = base.clone();
+    for option in &request.unset {
+        option.forget(&mut table);
+    }
     if !request.listen.is_empty() {
         let list: Vec<String> = request.listen.iter().map(Listen::to_string).collect();
         section(&mut table, "gateway")?.insert("listen".into(), list.into());
     }
     if !request.command.is_empty() {
-        let mut spec = Table::new();
-        spec.insert("command".into(), absolute(&request.command, place)?.into());
-        spec.insert("cwd".into(), utf8(&place.cwd)?.into());
-        section(&mut spec, "env")?.insert("PATH".into(), there(&place.path).into());
-        section(&mut table, "sidecar")?.insert(MAIN_SIDECAR.into(), spec.into());
+        let main = section(section(&mut table, "sidecar")?, MAIN_SIDECAR)?;
+        let command: Value = absolute(&request.command, place)?.into();
+        let same = main.get("command") == Some(&command);
+        main.insert("command".into(), command);
+        main.insert("cwd".into(), utf8(&place.cwd)?.into());
+        let env = section(main, "env")?;
+        // The same command keeps the PATH with which it was found to work.
+        if !(same && env.contains_key("PATH")) {
+            env.insert("PATH".into(), there(&place.path).into());
+        }
     }
     if request.exclusive
         || request.port.is_some()

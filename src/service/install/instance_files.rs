@@ -24,6 +24,8 @@ pub(super) struct InstanceFiles {
     /// As the gateway understood it before; the defaults where there was none, or none that can be
     /// understood is written over.
     pub former: Config,
+    /// The configuration that the request was laid over.
+    pub base: Table,
     pub secrets: Secrets,
     /// The configuration, where it or its access may change.
     pub config_file: Option<PlannedFile>,
@@ -75,6 +77,7 @@ impl InstanceFiles {
             instance,
             config,
             former,
+            base,
             secrets,
             secrets_path,
         })

@@ -13,6 +13,7 @@ use crate::service::layout::{Installed, Layout, usual_scope};
 use crate::service::report::InstallReport;
 use crate::service::rights::Rights;
 use crate::service::sandbox::Sandbox;
+use crate::service::unit_text::RunAs;
 use crate::state::paths::Scope;
 use crate::text::redact::{MASK, Redactor};
 
@@ -111,7 +112,10 @@ fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
             "--set NAME=VALUE",
         );
     }
-    if request.sandbox != Sandbox::App {
+    if request
+        .sandbox
+        .is_some_and(|sandbox| sandbox != Sandbox::App)
+    {
         return usage(
             "--sandbox is for systemd: launchd has none",
             "the same command without it",
@@ -129,7 +133,10 @@ fn job(
 ) -> Result<JobPlan, ServiceError> {
     let job = match scope {
         Scope::System => {
-            let user = request.run_as.as_ref().or(facts.sudo_user.as_ref());
+            let user = match &request.run_as {
+                Some(RunAs::User(name)) => Some(name),
+                _ => facts.sudo_user.as_ref(),
+            };
             let user = user.ok_or_else(|| {
                 ServiceError::usage("a daemon needs a user to run as: launchd makes up none")
                     .next("the same command with --run-as USER")

@@ -1,6 +1,7 @@
 //! `gatewayctl install`: it looks, decides, shows, test-starts, writes and starts, in this order.
 
 mod address_conflicts;
+mod chosen;
 mod config_text;
 mod file_transaction;
 mod instance_files;
@@ -10,6 +11,7 @@ mod remaining_steps;
 mod request;
 mod test_start;
 
+pub use self::chosen::ChosenOption;
 pub use self::request::{InstallRequest, ServiceManagerKind};
 
 use self::file_transaction::FileTransaction;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 use super::address_conflicts;
+use super::chosen::{self, UnitChoices};
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
@@ -134,8 +135,11 @@ impl InstallPlan {
     ) -> Result<Self, ServiceError> {
         let layout = &facts.layout;
         let instance = choose_instance(env, request, layout.scope)?;
+        let (asked, before) = (request, chosen_before(layout, &instance)?);
+        let request = &request.over(before.clone());
         let contents = InstanceFiles::make(request, instance.clone(), layout, &facts.place)?;
         guard_other_command(request, &contents)?;
+        refuse_nothing(&contents.config)?;
         let unit = unit_plan(request, facts, &contents)?;
         refuse_hidden_tmp(&unit, &contents.config)?;
         let (files, former_socket) = files(layout, &unit, &contents)?;
@@ -147,6 +151,13 @@ impl InstallPlan {
             socket: request.socket.then(|| unit.socket_name()),
         };
         let mut notes = notes(&unit, &contents);
+        let kept = chosen::kept(asked, contents.base.clone(), &before);
+        if !kept.is_empty() {
+            notes.push(format!(
+                "as before: {} (--unset takes one back)",
+                kept.join(", ")
+            ));
+        }
         notes.extend(address_conflicts::check_installed(
             env,
             &installed,
@@ -224,6 +235,25 @@ pub(super) fn choose_instance(
     }
 }
 
+/// What the unit that is there was made with, if it is one of ours.
+fn chosen_before(layout: &Layout, instance: &str) -> Result<UnitChoices, ServiceError> {
+    let unit = UnitPlan {
+        subject: UnitSubject::Instance(instance.to_owned()),
+        ..UnitPlan::default()
+    };
+    let at = |name: String| Written::look(&layout.units.join(name));
+    let socket = !matches!(
+        at(unit.socket_name())?,
+        Written::Foreign(_) | Written::Absent
+    );
+    Ok(match at(unit.service_name())? {
+        Written::ByUs(text) | Written::Edited(text) => {
+            UnitChoices::read(&text, &layout.secrets_file(instance), socket)
+        }
+        Written::Foreign(_) | Written::Absent => UnitChoices::default(),
+    })
+}
+
 /// What the unit will say.
 fn unit_plan(
     request: &InstallRequest,
@@ -234,7 +264,7 @@ fn unit_plan(
     Ok(UnitPlan {
         subject: UnitSubject::Instance(contents.instance.clone()),
         scope: facts.layout.scope,
-        sandbox: request.sandbox,
+        sandbox: request.sandbox.unwrap_or_default(),
         bin_dir: facts.bin_dir.clone(),
         run_as: run_as(request, facts)?,
         low_port: needs_low_port(request, facts, listen)?,
@@ -247,6 +277,17 @@ fn unit_plan(
         },
         systemd: facts.systemd,
     })
+}
+
+/// A service that answers nothing but its own status is not what anybody means.
+fn refuse_nothing(config: &Config) -> Result<(), ServiceError> {
+    if config.sidecar.is_empty() && config.route.is_empty() {
+        return Err(
+            ServiceError::usage("there is nothing to serve: no command is given, and the configuration has no server")
+                .next("gatewayctl install … -- COMMAND\ngatewayctl config init   (a file to write servers into)"),
+        );
+    }
+    Ok(())
 }
 
 fn refuse_hidden_tmp(unit: &UnitPlan, config: &Config) -> Result<(), ServiceError> {
@@ -348,9 +389,10 @@ fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, Servi
             None => Ok(RunAs::Dynamic),
         };
     }
-    match request.run_as.as_ref().or(facts.sudo_user.as_ref()) {
-        Some(name) => Ok(RunAs::User(account(name)?.name)),
-        None => Ok(RunAs::Dynamic),
+    let sudo_user = || facts.sudo_user.clone().map(RunAs::User);
+    match request.run_as.clone().or_else(sudo_user) {
+        Some(RunAs::User(name)) => Ok(RunAs::User(account(&name)?.name)),
+        Some(RunAs::Dynamic) | None => Ok(RunAs::Dynamic),
     }
 }
 

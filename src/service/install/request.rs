@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::chosen::ChosenOption;
 use crate::config::{Dur, Listen};
 use crate::service::sandbox::Sandbox;
+use crate::service::unit_text::RunAs;
 use crate::state::paths::Scope;
 
 /// Who starts the services of a machine.
@@ -42,10 +44,12 @@ pub struct InstallRequest {
     pub ready: Option<String>,
     pub start_timeout: Option<Dur>,
     pub socket: bool,
-    pub run_as: Option<String>,
+    pub run_as: Option<RunAs>,
     pub env_file: Option<PathBuf>,
     pub set: Vec<(String, String)>,
-    pub sandbox: Sandbox,
+    /// Options that go back to their defaults.
+    pub unset: Vec<ChosenOption>,
+    pub sandbox: Option<Sandbox>,
     pub supervisor: ServiceManagerKind,
     pub yes: bool,
     pub dry_run: bool,

@@ -1,0 +1,100 @@
+//! A second `gatewayctl install` changes what it names, and nothing else.
+
+use crate::support::servers;
+use crate::support::site::{all_of, expect, prepared};
+use serde_json::Value;
+
+/// A server that says what it was started with.
+const MIRROR: &str = "/srv/mirror.py";
+
+#[test]
+fn a_second_install_resets_nothing_that_was_chosen() {
+    let Some(systemd) = prepared("again").filter(|_| servers::have("python3")) else {
+        return;
+    };
+    systemd.copy_in(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py"),
+        MIRROR,
+    );
+    let ada = systemd.add_plain_user("ada");
+    systemd.write("/srv/app.env", "FROM_FILE=yes\n");
+    let install = |flags: &[&str]| systemd.run(&[&["gatewayctl", "install"], flags].concat());
+    let behind = |flags: &[&str]| {
+        let command = ["--", "python3", MIRROR, "{port}"];
+        install(&[&["--now"], flags, &command].concat())
+    };
+    let mirror = |port: u16| -> Value {
+        let url = format!("http://127.0.0.1:{port}/");
+        serde_json::from_str(&systemd.must(&["curl", "-sSf", &url])).unwrap()
+    };
+    let config = || systemd.read("/etc/gateway/gateway.toml").unwrap();
+    let unit = || systemd.read("/etc/systemd/system/gateway.service").unwrap();
+
+    expect(&install(&["--now"]), 2, &["nothing to serve", "-- COMMAND"]);
+    assert_eq!(
+        systemd.sh("find /etc /run /var/lib -name '*gateway*'"),
+        "",
+        "nothing was changed"
+    );
+
+    let chosen = [
+        "--exclusive",
+        "--run-as",
+        &ada.name,
+        "--listen",
+        "127.0.0.1:8080",
+        "--ready",
+        "/",
+        "--start-timeout",
+        "2m",
+        "--env-file",
+        "/srv/app.env",
+        "--sandbox",
+        "off",
+    ];
+    expect(
+        &behind(&chosen),
+        0,
+        &["installed and ready on 127.0.0.1:8080"],
+    );
+    let (first, first_unit) = (config(), unit());
+
+    let second = behind(&["--set", "FOO=bar"]);
+    expect(
+        &second,
+        0,
+        &[
+            "updated and ready on 127.0.0.1:8080",
+            "as before: --listen, --exclusive, --ready, --start-timeout, --run-as, --env-file, --sandbox (--unset takes one back)",
+        ],
+    );
+    assert_eq!(config(), first);
+    let without = |text: &str| -> Vec<String> {
+        let lines = text.lines().skip(1).map(str::to_owned);
+        lines.filter(|line| !line.contains("secrets.env")).collect()
+    };
+    assert_eq!(without(&unit()), without(&first_unit));
+    let seen = mirror(8080);
+    assert_eq!(seen["env"]["FOO"], "bar", "{seen:#}");
+    assert_eq!(seen["env"]["FROM_FILE"], "yes", "{seen:#}");
+    assert_eq!(seen["uid"], ada.uid, "{seen:#}");
+
+    // Without the command, too; and what is taken back is as if it had never been chosen.
+    expect(
+        &install(&["--now", "--unset", "exclusive", "--unset", "sandbox"]),
+        0,
+        &["updated and ready"],
+    );
+    assert!(!config().contains("overlap"), "{}", config());
+    assert!(unit().contains("NoNewPrivileges=yes"), "{}", unit());
+    assert!(unit().contains(&format!("User={}", ada.name)), "{}", unit());
+    assert_eq!(mirror(8080)["env"]["FOO"], "bar");
+    expect(
+        &install(&["--now", "--unset", "port"]),
+        0,
+        &["already installed"],
+    );
+    let wrong = install(&["--unset", "colour"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", all_of(&wrong));
+    systemd.must(&["gatewayctl", "uninstall"]);
+}

@@ -5,33 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use toml::Table;
 
-use super::request::InstallRequest;
+use super::request::{ChosenOption, InstallRequest};
 use crate::config::MAIN_SIDECAR;
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
-
-/// An option that an install remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ChosenOption {
-    /// Listen at the default address again
-    Listen,
-    /// Two copies may run side by side
-    Exclusive,
-    /// The server gets a private port
-    Port,
-    /// Ready when it answers HEAD / with any status
-    Ready,
-    /// The default time to become ready
-    StartTimeout,
-    /// The service itself holds its listeners
-    Socket,
-    /// The default user
-    RunAs,
-    /// No file of variables
-    EnvFile,
-    /// The default sandboxing level
-    Sandbox,
-}
 
 impl ChosenOption {
     /// Where the configuration keeps it: a table, and a key of it.

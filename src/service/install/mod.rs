@@ -11,8 +11,7 @@ mod remaining_steps;
 mod request;
 mod test_start;
 
-pub use self::chosen::ChosenOption;
-pub use self::request::{InstallRequest, ServiceManagerKind};
+pub use self::request::{ChosenOption, InstallRequest, ServiceManagerKind};
 
 use self::file_transaction::FileTransaction;
 use self::plan::{InstallFacts, InstallPlan};

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::chosen::ChosenOption;
 use crate::config::{Dur, Listen};
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
@@ -27,6 +26,29 @@ impl Default for ServiceManagerKind {
             Self::Systemd
         }
     }
+}
+
+/// An option that an install remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChosenOption {
+    /// Listen at the default address again
+    Listen,
+    /// Two copies may run side by side
+    Exclusive,
+    /// The server gets a private port
+    Port,
+    /// Ready when it answers HEAD / with any status
+    Ready,
+    /// The default time to become ready
+    StartTimeout,
+    /// The service itself holds its listeners
+    Socket,
+    /// The default user
+    RunAs,
+    /// No file of variables
+    EnvFile,
+    /// The default sandboxing level
+    Sandbox,
 }
 
 /// Asks the user a question: the answer, or none where there is no terminal to ask at.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::gateway::said;
-use crate::support::{packages, skip};
+use crate::support::gateway::{Setup, said};
+use crate::support::{packages, servers, skip};
 
 /// Runs a program that must succeed; what it printed.
 fn must(program: &str, args: &[&str]) -> String {
@@ -94,4 +94,107 @@ fn the_deb_is_complete_reproducible_and_without_errors_of_lintian() {
     let second = deb(&dir.path().join("2")).unwrap();
     let same = std::fs::read(first).unwrap() == std::fs::read(second).unwrap();
     assert!(same, "the same commit gives the same package");
+}
+
+#[test]
+fn the_rpm_is_complete_and_its_scripts_are_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(package) = packages::rpm(dir.path(), "1").filter(|_| skip::unless_there("cpio"))
+    else {
+        return;
+    };
+    let root = dir.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let unpack = "set -o pipefail; cd \"$1\" && rpm2cpio \"$2\" | cpio --quiet -idm";
+    must(
+        "bash",
+        &["-c", unpack, "unpack", text(&root), text(&package)],
+    );
+    // Fedora has licenses in a place of their own.
+    let licenses = root.join("usr/share/licenses/gateway/third-party-licenses.gz");
+    std::fs::rename(
+        licenses,
+        root.join("usr/share/doc/gateway/third-party-licenses.gz"),
+    )
+    .unwrap();
+    has_everything(&root, "site-functions");
+
+    let query = |what: &str| must("rpm", &["-qp", "--nosignature", what, text(&package)]);
+    let scripts = query("--scripts");
+    for part in ["posttrans", "preuninstall", "postuninstall"] {
+        let head = format!("{part} scriptlet (using /bin/sh):\n");
+        let body = scripts
+            .split(&head)
+            .nth(1)
+            .unwrap_or_else(|| panic!("{scripts}"));
+        let body = body.split(" scriptlet (using").next().unwrap();
+        // The name of the next one is left at the end.
+        let body = body.rsplit_once('\n').map_or(body, |(body, _)| body);
+        must("dash", &["-n", "-c", body]);
+    }
+    assert!(query("--requires").contains("libc.so.6()(64bit)"));
+    assert_eq!(
+        query("--configfiles"),
+        "",
+        "what the administrator writes is no part of it"
+    );
+}
+
+/// `install.sh` with these arguments: whether it succeeded, and what it said.
+fn install(dir: &Path, args: &[&str]) -> (bool, String) {
+    let output = Command::new("sh")
+        .arg(dir.join("install.sh"))
+        .args(args)
+        .output()
+        .unwrap();
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn the_tarball_is_installed_only_with_the_right_checksum_and_removed_without_a_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(tarball) = packages::tarball(dir.path()) else {
+        return;
+    };
+    let (out, prefix) = (dir.path(), dir.path().join("opt"));
+    let with = |more: &[&str]| install(out, &[&["--prefix", text(&prefix)], more].concat());
+    let checksum = PathBuf::from(format!("{}.sha256", text(&tarball)));
+    let right = std::fs::read_to_string(&checksum).unwrap();
+
+    // A download that is broken, one whose checksum is missing, and one that is not the expected one.
+    for (wrong, words) in [
+        (Some("0".repeat(64)), "the checksum of"),
+        (Some("abc".to_owned()), "a SHA-256 checksum has 64 digits"),
+        (Some(String::new()), "a SHA-256 checksum has 64 digits"),
+        (None, ".sha256 is missing"),
+    ] {
+        match wrong {
+            Some(wrong) => std::fs::write(&checksum, wrong).unwrap(),
+            None => std::fs::remove_file(&checksum).unwrap(),
+        }
+        let (done, said) = with(&[text(&tarball)]);
+        assert!(
+            !done && said.contains(words) && !prefix.exists(),
+            "{words}: {said}"
+        );
+    }
+    let digits = right.split(' ').next().unwrap();
+    let (done, said) = with(&["--sha256", digits, text(&tarball)]);
+    assert!(done && said.contains("installed gateway "), "{said}");
+
+    // A program that runs is replaced, too.
+    std::fs::write(&checksum, &right).unwrap();
+    let program = prefix.join("bin/gateway");
+    let running = Setup::behind(servers::node()).program(&program).start();
+    let (done, said) = with(&[text(&tarball)]);
+    assert!(done, "{said}");
+    let fresh = running.ctl(["restart", "--fresh"]);
+    assert!(fresh.status.success(), "{}", self::said(&fresh));
+    assert!(running.stop().success());
+    let page = prefix.join("share/man/man8/gatewayctl-install.8.gz");
+    assert!(page.exists() && must(text(&program), &["--version"]).contains("gateway"));
+
+    let (done, said) = with(&["--remove"]);
+    let left = must("find", &[text(&prefix), "!", "-type", "d"]);
+    assert!(done && left.is_empty(), "{said}: {left}");
 }

@@ -6,12 +6,6 @@ use std::process::{Command, Stdio};
 use super::gateway::said;
 use super::skip;
 
-/// What is built here is unpacked once: a byte less is not worth a second of compression.
-const QUICKLY: [(&str, &str); 2] = [
-    ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
-    ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
-];
-
 /// Builds a package into `out`; none, and the test is skipped, where one of `tools` is missing.
 pub fn build(kind: &str, tools: &[&str], out: &Path, more: &[&str]) -> Option<PathBuf> {
     if !tools.iter().all(|tool| skip::unless_there(tool)) {
@@ -25,8 +19,7 @@ pub fn build(kind: &str, tools: &[&str], out: &Path, more: &[&str]) -> Option<Pa
         .arg("--out")
         .arg(out)
         .args(more)
-        .arg(kind)
-        .envs(QUICKLY)
+        .args(["--quick", kind])
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -39,4 +32,15 @@ pub fn build(kind: &str, tools: &[&str], out: &Path, more: &[&str]) -> Option<Pa
 pub fn deb(out: &Path, revision: &str) -> Option<PathBuf> {
     let tools = ["dpkg-deb", "dpkg-shlibdeps", "strip"];
     build("deb", &tools, out, &["--revision", revision])
+}
+
+/// A package for rpm.
+pub fn rpm(out: &Path, revision: &str) -> Option<PathBuf> {
+    let tools = ["rpmbuild", "rpm", "strip"];
+    build("rpm", &tools, out, &["--revision", revision])
+}
+
+/// A tarball; its checksum and the program that installs it lie beside it.
+pub fn tarball(out: &Path) -> Option<PathBuf> {
+    build("tarball", &["strip", "sha256sum"], out, &[])
 }

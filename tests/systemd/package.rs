@@ -1,8 +1,9 @@
-//! The .deb in a real systemd: installed, upgraded while gateways serve, removed, installed again, purged.
+//! The packages in a real systemd: installed, upgraded while gateways serve, removed, installed again, purged.
 
 use std::collections::BTreeSet;
 
 use crate::support::packages;
+use crate::support::report::Part;
 use crate::support::site::{
     FRONT, NODE_APP, Site, all_of, expect, load_on_front, prepared_without_programs,
 };
@@ -52,7 +53,7 @@ impl Mains {
 }
 
 #[test]
-fn a_package_is_installed_upgraded_under_load_removed_and_purged() {
+fn the_deb_is_installed_upgraded_under_load_removed_and_purged() {
     let Some(systemd) = prepared_without_programs("package") else {
         return;
     };
@@ -94,7 +95,7 @@ fn a_package_is_installed_upgraded_under_load_removed_and_purged() {
     let said = all_of(&systemd.run(&["dpkg", "-i", "/srv/2.deb"]));
     assert!(!said.contains("warning:"), "{said}");
     let new = Mains::of(&machine, &site);
-    running.flows(crate::support::report::Part::New, 10);
+    running.flows(Part::New, 10);
     let report = running.stop();
     assert_eq!(
         report.failures(),
@@ -173,4 +174,59 @@ fn a_package_is_installed_upgraded_under_load_removed_and_purged() {
     let unit = machine.property("gateway.service", "LoadState");
     assert_eq!(unit, "not-found");
     assert!(!systemd.run(&["dpkg", "-s", "gateway"]).status.success());
+}
+
+/// Debian's rpm, with a list of packages of its own: Debian's packages are not in it, so nothing is said of what ours needs.
+fn rpm(systemd: &SystemdBox, args: &[&str]) -> String {
+    let rpm = ["rpm", "--dbpath", "/srv/rpm", "--nodeps"];
+    all_of(&systemd.run(&[&rpm, args].concat()))
+}
+
+#[test]
+fn the_rpm_is_installed_upgraded_under_load_and_removed() {
+    let Some(systemd) = prepared_without_programs("rpm") else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let Some(first) = packages::rpm(out.path(), "1") else {
+        return;
+    };
+    let second = packages::rpm(out.path(), "2").unwrap();
+    systemd.copy_in(first, "/srv/1.rpm");
+    systemd.copy_in(second, "/srv/2.rpm");
+    systemd.sh(&format!("rm -f {POLICY}"));
+    let before = traces(&systemd);
+    let machine = Site::of_machine(&systemd);
+
+    let said = rpm(&systemd, &["-i", "/srv/1.rpm"]);
+    assert!(systemd.path("/usr/bin/gateway").exists(), "{said}");
+    machine.install(&[]);
+    let old = machine.main_pid();
+    let running = load_on_front(&systemd, RATE);
+    let said = rpm(&systemd, &["-U", "/srv/2.rpm"]);
+    let new = machine.main_pid();
+    running.flows(Part::New, 10);
+    let report = running.stop();
+    assert_eq!(
+        report.failures(),
+        0,
+        "{report}\n{said}\n{}",
+        machine.journal()
+    );
+    assert_ne!(old, new, "{said}");
+    systemd.sh(&format!("[ /proc/{new}/exe -ef /usr/bin/gateway ]"));
+
+    let said = rpm(&systemd, &["-e", "gateway"]);
+    let state = machine.property("gateway.service", "ActiveState");
+    assert_eq!(state, "inactive", "{said}");
+    assert!(!systemd.path("/usr/bin/gateway").exists(), "{said}");
+
+    // Installed again, it serves again, and an uninstall leaves nothing but the programs.
+    rpm(&systemd, &["-i", "/srv/2.rpm"]);
+    machine.must_systemctl(&["is-enabled", "gateway.service"]);
+    machine.must(&["gatewayctl", "uninstall"]);
+    rpm(&systemd, &["-e", "gateway"]);
+    let after = traces(&systemd);
+    let differ: Vec<_> = after.symmetric_difference(&before).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
 }

@@ -265,7 +265,8 @@ async fn keep_door(
 /// The door to a sidecar in this state.
 fn door_of(state: &SidecarState, backend: &Backend, name: &str, workers: usize) -> Door {
     match state {
-        SidecarState::Ready { server, .. } => Door::Open(Upstream::new(
+        SidecarState::Ready { server, other, .. } => Door::Open(Upstream::speaking(
+            other.clone(),
             Address::Sidecar(Arc::clone(server)),
             workers,
             backend.cut_token(),

@@ -341,7 +341,11 @@ impl Exchange<'_> {
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());
-            let why = format!("{} broke off: {error}", upstream.address);
+            let other = connection.other_protocol();
+            let why = match other.as_ref().or(upstream.other.as_ref()) {
+                Some(other) => format!("{} {other}", upstream.address),
+                None => format!("{} broke off: {error}", upstream.address),
+            };
             match unsent {
                 Some(request) => AttemptError::Unsent(Box::new(request.map(drop)), why),
                 None if connection.received() == before && !self.body.taken() => {

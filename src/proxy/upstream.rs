@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::named_server::NamedServer;
+use super::other_protocol::OtherProtocol;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
@@ -58,15 +59,28 @@ impl std::fmt::Display for Address {
 pub struct Upstream {
     pub address: Address,
     pub pool: IdlePool,
+    /// What it speaks, if that was found not to be HTTP/1.
+    pub other: Option<OtherProtocol>,
     cut: CancellationToken,
 }
 
 impl Upstream {
     /// An upstream without connections yet, for `workers` threads; `cut` ends all of them.
     pub fn new(address: Address, workers: usize, cut: CancellationToken) -> Arc<Self> {
+        Self::speaking(None, address, workers, cut)
+    }
+
+    /// The same for a server that was found to speak something else than HTTP/1.
+    pub fn speaking(
+        other: Option<OtherProtocol>,
+        address: Address,
+        workers: usize,
+        cut: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             address,
             pool: IdlePool::new(workers),
+            other,
             cut,
         })
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::other_protocol::{self, OtherProtocol};
 use super::request_body::RequestBody;
 use super::socket_read::{UPSTREAM_BUFFER_MAX, poll_read};
 use crate::os::platform;
@@ -36,11 +37,33 @@ pub struct UpstreamConnection {
 #[derive(Debug, Default)]
 struct Traffic {
     received: AtomicU64,
+    /// The beginning of what was received.
+    first: OnceLock<FirstBytes>,
     /// With this many bytes received, the connection breaks; 0 without such a limit.
     limit: AtomicU64,
     write_failed: AtomicBool,
     /// It ended before the upstream had read all that was sent.
     unread: AtomicBool,
+}
+
+/// The first bytes that a server sent.
+#[derive(Debug)]
+struct FirstBytes {
+    bytes: [u8; other_protocol::SHOWN],
+    length: usize,
+}
+
+impl FirstBytes {
+    fn of(received: &[u8]) -> Self {
+        let mut bytes = [0; other_protocol::SHOWN];
+        let length = received.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&received[..length]);
+        Self { bytes, length }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 impl UpstreamConnection {
@@ -78,6 +101,14 @@ impl UpstreamConnection {
     /// Bytes received on this connection so far.
     pub fn received(&self) -> u64 {
         self.traffic.received.load(Ordering::Relaxed)
+    }
+
+    /// What the server speaks, where it began with something that is not HTTP/1.
+    pub fn other_protocol(&self) -> Option<OtherProtocol> {
+        const HTTP1: &[u8] = b"HTTP/1.";
+        let first = self.traffic.first.get()?.get();
+        let seen = first.len().min(HTTP1.len());
+        (first[..seen] != HTTP1[..seen]).then(|| OtherProtocol::of(first))
     }
 
     /// From here on, a head of a response is waited for, or not any more.
@@ -139,8 +170,12 @@ impl AsyncRead for UpstreamIo {
             self.traffic.unread.store(unread, Ordering::Relaxed);
         } else if count > 0 {
             let traffic = &self.traffic;
-            let received =
-                count as u64 + traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+            let earlier = traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+            if earlier == 0 {
+                let first = || FirstBytes::of(&buf.filled()[before..]);
+                traffic.first.get_or_init(first);
+            }
+            let received = earlier + count as u64;
             let limit = traffic.limit.load(Ordering::Relaxed);
             if limit != 0 && received > limit {
                 let why = format!("{HEAD_MAX} bytes came before a response");

@@ -1,14 +1,13 @@
 //! The one request that a sidecar answers before it gets any other: HEAD / on a connection of its
 //! own. Whoever answers it with any status serves; whoever does not speak HTTP/1 shows that.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::text::escape::escape;
+use crate::proxy::{HTTP2_FRAME_HEAD, OtherProtocol};
 
 /// A status line up to its status: "HTTP/1.1 200".
 const STATUS_LINE: usize = 12;
@@ -16,20 +15,9 @@ const STATUS_LINE: usize = 12;
 /// How much is read of an answer to find its status: interim answers (1xx) may come before it.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// How much of an answer that is not HTTP/1 is shown.
-const SHOWN: usize = 40;
-
 /// How long the rest of an answer is read, so that the server can finish it: a connection that is
 /// closed with unread data is reset, which some servers log as an error.
 const REST: Duration = Duration::from_secs(2);
-
-/// The frame type SETTINGS (RFC 9113, 6.5), with which each side of HTTP/2 begins, and GOAWAY, with
-/// which it refuses what it does not understand. The type is the fourth byte of a frame.
-const HTTP2_FRAMES: [u8; 2] = [0x04, 0x07];
-const HTTP2_FRAME_HEAD: usize = 9;
-
-/// A TLS record of the type alert (RFC 8446, 5.1), as a TLS server answers what is not TLS.
-const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// What came of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,52 +27,6 @@ pub enum FirstAnswer {
     Other(OtherProtocol),
     /// The connection was closed before anything came.
     Closed,
-}
-
-/// What a server speaks that does not speak HTTP/1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OtherProtocol {
-    Http2,
-    Tls,
-    /// It said this, escaped and shortened.
-    Said(String),
-    /// It closes each connection at once.
-    Closes,
-}
-
-/// In words that follow the sidecar's name: what it was, and what to do.
-impl fmt::Display for OtherProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("does not speak HTTP/1; ")?;
-        match self {
-            Self::Http2 => f.write_str(
-                "it speaks HTTP/2 only, as gRPC servers do: let it speak HTTP/1.1 too, or let its clients connect to it directly",
-            ),
-            Self::Tls => f.write_str(
-                "it expects TLS: let it speak plain HTTP on its private port, where only the gateway connects",
-            ),
-            Self::Said(text) => write!(
-                f,
-                "it answered HEAD / with \"{text}\": only HTTP/1.1 and WebSocket pass through the gateway, let other clients connect to it directly"
-            ),
-            Self::Closes => f.write_str(
-                "it closes each connection without an answer to HEAD /: only HTTP/1.1 and WebSocket pass through the gateway, let other clients connect to it directly",
-            ),
-        }
-    }
-}
-
-impl OtherProtocol {
-    fn of(bytes: &[u8]) -> Self {
-        if bytes.len() >= HTTP2_FRAME_HEAD && bytes[0] == 0 && HTTP2_FRAMES.contains(&bytes[3]) {
-            return Self::Http2;
-        }
-        if bytes.starts_with(&TLS_ALERT) {
-            return Self::Tls;
-        }
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
-        Self::Said(escape(text.trim_end()).into_owned())
-    }
 }
 
 /// Sends the request and waits for its answer, however long that takes. `host` is the address that

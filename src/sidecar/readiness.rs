@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::first_request::{FirstAnswer, OtherProtocol, first_answer};
+use super::first_request::{FirstAnswer, first_answer};
 use super::notify_socket::NotifySocket;
 use crate::config::Ready;
 use crate::os::port::{self, Server, Stranger};
 use crate::os::process;
+use crate::proxy::OtherProtocol;
 
 /// Between two looks at a port. The kernel has no event for a program that begins to listen.
 const POLL: Duration = Duration::from_millis(5);

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::environment::Inherited;
-use super::first_request::OtherProtocol;
 use super::readiness::Hint;
 use crate::config::SidecarSpec;
 use crate::os::port::Server;
+use crate::proxy::OtherProtocol;
 use crate::state::terms::SidecarStanding;
 use crate::text::redact::Redactor;
 

@@ -35,6 +35,7 @@ mod life;
 mod memory;
 mod metrics;
 mod notices;
+mod other_protocols;
 mod other_users;
 mod owner;
 mod packages;

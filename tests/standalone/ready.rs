@@ -119,7 +119,7 @@ fn what_does_not_speak_http_is_ready_and_named() {
         cause
     };
     let redis = says("c.recv(9999); c.sendall(b'-ERR unknown command\\r\\n')");
-    let text = "does not speak HTTP/1; it answered HEAD / with \"-ERR unknown command\"";
+    let text = "does not speak HTTP/1; it answered with \"-ERR unknown command\"";
     assert!(redis.starts_with(text), "{redis}");
     let first = says("c.sendall(b'220 mail ESMTP\\r\\n'); c.recv(9999)");
     assert!(first.contains("\"220 mail ESMTP\""), "{first}");

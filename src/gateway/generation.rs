@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::drain::budget::DrainTime;
 use super::lifecycle::Budget;
 use super::slot::Slot;
-use crate::config::{Config, SidecarSpec, UpstreamUrl, parse_upstream};
+use crate::config::{Config, Listen, SidecarSpec, UpstreamUrl, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::port::ServerAddress;
 use crate::proxy::{
@@ -187,8 +187,21 @@ impl Generation {
             return false;
         }
         let mut details = vec![format!("generation {number}")];
-        let sidecars = self.info().sidecars.into_iter();
-        details.extend(sidecars.map(|(name, pid)| format!("{name} pid {pid}")));
+        details.extend(self.slots.values().map(|slot| {
+            let (name, pid) = named_pid(slot);
+            match slot.sidecar().state() {
+                SidecarState::Ready { server, .. } => {
+                    format!("{name} pid {pid} at {}", server.at.address)
+                }
+                _ => format!("{name} pid {pid}"),
+            }
+        }));
+        // Servers print their private address as that to open.
+        if !self.slots.is_empty()
+            && let Some(url) = self.public_url()
+        {
+            details.push(format!("clients use {url}"));
+        }
         let not_http = |slot: &Arc<Slot>| {
             let state = slot.sidecar().state();
             let other = matches!(state, SidecarState::Ready { other: Some(_), .. });
@@ -207,6 +220,20 @@ impl Generation {
             );
         }
         true
+    }
+
+    /// Where clients of this machine reach its sidecars; none where only unix sockets lead there.
+    fn public_url(&self) -> Option<String> {
+        let listen = self.config.gateway.listen.iter();
+        let mut addresses = listen.filter_map(|listen| match listen {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) => None,
+        });
+        let address = addresses.next()?;
+        Some(match address.ip().is_unspecified() {
+            true => format!("http://localhost:{}", address.port()),
+            false => format!("http://{address}"),
+        })
     }
 
     /// Which sidecars are not ready, and why.

@@ -12,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::address_limits::{AddressGuard, PerAddress};
 use super::exchange_end::ExchangeEnd;
-use super::forwarded::Peer;
+use super::forwarded::{Peer, is_https};
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
@@ -68,10 +68,12 @@ pub async fn forward(
     let knows_interim = parts.version == Version::HTTP_11;
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
     let at_root = head.uri().path() == "/";
+    let https = is_https(head.headers());
     let exchange = Exchange {
         front,
         // Text: host_of saw to that.
         host: host.to_str().unwrap_or_default(),
+        https,
         kind,
         body,
         via: settings.via,

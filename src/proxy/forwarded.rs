@@ -208,6 +208,13 @@ impl ForwardedPolicy {
     }
 }
 
+/// Whether the client uses HTTPS, as the headers for the upstream say: of what a peer may not say,
+/// nothing is left in them.
+pub fn is_https(headers: &HeaderMap) -> bool {
+    let proto = headers.get(X_FORWARDED_PROTO);
+    proto.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
 /// Warns of proxies that are not trusted, of each once.
 #[derive(Debug, Default)]
 pub struct ProxyWarnings(Mutex<Vec<IpAddr>>);

@@ -43,6 +43,7 @@ mod moved_client;
 mod named_server;
 mod other_protocol;
 mod pool;
+mod private_url;
 pub mod progress;
 pub mod proxy_header;
 mod proxy_protocol;

@@ -27,9 +27,10 @@ use super::hold::RequestHold;
 use super::hops;
 use super::interim::{self, Interim};
 use super::local_reply::NotForwarded;
+use super::private_url::{PublicOrigin, make_public};
 use super::request_body::{ClientBody, RequestBody};
 use super::ticket::{RequestLine, Ticket, TicketKind};
-use super::upstream::{Upstream, UpstreamLease};
+use super::upstream::{Address, Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
 
 /// How often one request is tried: on connections that turn out dead before it is written, and once
@@ -40,6 +41,8 @@ const TRIES: usize = 3;
 pub struct Exchange<'a> {
     pub front: &'a Arc<Front>,
     pub host: &'a str,
+    /// Whether the client uses HTTPS.
+    pub https: bool,
     pub kind: TicketKind,
     pub body: ClientBody,
     pub via: bool,
@@ -299,6 +302,13 @@ impl Exchange<'_> {
             && headers::keeps_alive(response.headers(), response.version())
             && response.status() != StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut response, self.via);
+        if let Address::Sidecar(server) = &upstream.address {
+            let origin = PublicOrigin {
+                https: self.https,
+                host: self.host,
+            };
+            make_public(response.headers_mut(), server.at.address.port(), origin);
+        }
         let lease = reusable.then(|| UpstreamLease {
             connection,
             upstream: Arc::clone(upstream),

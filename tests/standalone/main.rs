@@ -40,6 +40,7 @@ mod other_users;
 mod owner;
 mod packages;
 mod pipelines;
+mod private_urls;
 mod privileges;
 mod progress_limits;
 mod proxy_protocol;

@@ -10,7 +10,7 @@ use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
-use super::commands::logs::LogsAnswer;
+use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
 use super::commands::status::answer::StatusAnswer;
 use super::commands::status::change::StatusChange;
 use super::commands::status::down::DownAnswer;
@@ -43,7 +43,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 24] {
+fn answers() -> [AnswerSchema; 25] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -79,6 +79,7 @@ fn answers() -> [AnswerSchema; 24] {
             "logs",
             "logs of a gateway that does not write to the journal",
         ),
+        of::<SecretLinesAnswer>("secrets", "logs --show-secrets"),
         of::<Text>(
             "text",
             "completions, man without a directory, config init --stdout",

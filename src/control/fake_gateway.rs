@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome,
-    PROTOCOL_VERSION, Progress, Stage, Status,
+    PROTOCOL_VERSION, Progress, SecretsAnswer, Stage, Status,
 };
 use crate::control::server;
 use crate::state::paths::Paths;
@@ -56,6 +56,7 @@ impl FakeGateway {
                     }
                     // The connection is held by the answer's receiver alone, and so is the lease.
                     Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
+                    Method::Secrets(_) => call.reply.done(&SecretsAnswer { lines: Vec::new() }),
                     Method::Recover => {
                         let message = "nothing to recover from";
                         call.reply

@@ -92,6 +92,11 @@ impl Sidecar {
         lock(&self.control.last_failure).clone()
     }
 
+    /// The lines of its output in which the log hides a secret.
+    pub fn secret_lines(&self) -> Vec<String> {
+        self.control.secrets.all()
+    }
+
     /// Why it is failing, as "it has …"; none when it is not.
     pub fn failing(&self) -> Option<String> {
         lock(&self.control.backoff).failing()

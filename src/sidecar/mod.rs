@@ -17,6 +17,7 @@ mod process;
 mod readiness;
 mod repetition;
 mod runner;
+mod secret_lines;
 mod state;
 
 pub use environment::{Inherited, started_from};

@@ -29,7 +29,7 @@ pub async fn oneshot(
         Ok(spawned) => spawned?,
         Err(_) => return Err(not_loaded(argv, limit)),
     };
-    let readers = SidecarOutput::new(Some(log)).read_all(pipes);
+    let readers = SidecarOutput::new(Some(log), Arc::default()).read_all(pipes);
     let in_time = tokio::time::timeout(limit, process.ended()).await.is_ok();
     let end = if in_time {
         process.reap().await

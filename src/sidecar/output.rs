@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::keeper::Pipes;
 use super::repetition::Repetition;
+use super::secret_lines::SecretLines;
 use crate::os::mutex::lock;
 use crate::text::last_words::telling;
 use crate::text::log::{OutputStream, SidecarLog};
@@ -30,6 +31,7 @@ const LAST_LINE_MAX: usize = 500;
 #[derive(Debug)]
 pub struct SidecarOutput {
     log: Option<SidecarLog>,
+    secrets: Arc<SecretLines>,
     last: Mutex<VecDeque<String>>,
     begun: Instant,
     /// Milliseconds after `begun` at which it last printed something new.
@@ -39,10 +41,12 @@ pub struct SidecarOutput {
 }
 
 impl SidecarOutput {
-    /// Keeps the last lines; passes every line to `log`, if there is one.
-    pub fn new(log: Option<SidecarLog>) -> Arc<Self> {
+    /// Keeps the last lines; passes every line to `log`, if there is one, and to `secrets` those in
+    /// which it hides something.
+    pub fn new(log: Option<SidecarLog>, secrets: Arc<SecretLines>) -> Arc<Self> {
         Arc::new(Self {
             log,
+            secrets,
             last: Mutex::default(),
             begun: Instant::now(),
             progress: AtomicU64::new(0),
@@ -83,8 +87,10 @@ impl SidecarOutput {
         self.note_progress(bytes, true);
         let text = String::from_utf8_lossy(bytes);
         let text = strip_str(text.trim_end_matches(['\n', '\r'])).to_string();
-        if let Some(log) = &self.log {
-            log.line(stream, &text);
+        if let Some(log) = &self.log
+            && log.line(stream, &text)
+        {
+            self.secrets.keep(&text);
         }
         let mut last = lock(&self.last);
         if last.len() == LAST_LINES {
@@ -174,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_found_however_they_arrive_and_endless_ones_are_cut() {
-        let output = SidecarOutput::new(None);
+        let output = SidecarOutput::new(None, Arc::default());
         let mut text = b"one\ntwo\r\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', LINE_MAX * 3 + 5));
         text.extend(b"\nlast");
@@ -189,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn colours_and_links_for_terminals_are_dropped() {
-        let output = SidecarOutput::new(None);
+        let output = SidecarOutput::new(None, Arc::default());
         let text = "\u{1b}[90m12:00\u{1b}[39m \u{1b}[1;31mError\u{1b}[0m: \u{1b}]8;;http://x\u{1b}\\here\u{1b}]8;;\u{1b}\\\tü\n";
         Arc::clone(&output)
             .read(OutputStream::Err, text.as_bytes())
@@ -199,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_last_lines_are_kept() {
-        let output = SidecarOutput::new(None);
+        let output = SidecarOutput::new(None, Arc::default());
         let text: String = (0..200).map(|n| format!("line {n}\n")).collect();
         Arc::clone(&output)
             .read(OutputStream::Err, text.as_bytes())

@@ -177,7 +177,7 @@ impl Runner {
             .map_err(|error| format!("found no free port: {error}"))?;
         self.control.port.store(port, Ordering::Relaxed);
         let log = (spec.log == OutputMode::Lines).then(|| SidecarLog::new(name, redactor.clone()));
-        let output = SidecarOutput::new(log);
+        let output = SidecarOutput::new(log, Arc::clone(&self.control.secrets));
         let with_last_words = |death| Death {
             last_words: self.last_words(&output),
             ..death

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::environment::Inherited;
 use super::readiness::Hint;
+use super::secret_lines::SecretLines;
 use crate::config::SidecarSpec;
 use crate::os::port::Server;
 use crate::proxy::OtherProtocol;
@@ -63,6 +64,7 @@ pub struct SidecarControl {
     pub last_failure: Mutex<Option<Arc<SidecarFailure>>>,
     /// Ends the wait before the next start.
     pub retry: Notify,
+    pub secrets: Arc<SecretLines>,
 }
 
 /// Where a sidecar stands.

@@ -192,10 +192,11 @@ impl SidecarLog {
     }
 
     /// Logs one line, secrets hidden and control characters but tab escaped. A line that cannot be
-    /// written is lost.
-    pub fn line(&self, stream: OutputStream, text: &str) {
-        let text = self.redactor.text(text);
-        let text = escape(text.trim_end_matches(['\r', '\n'])).into_owned();
+    /// written is lost. Returns whether something in it was hidden.
+    pub fn line(&self, stream: OutputStream, text: &str) -> bool {
+        let redacted = self.redactor.text(text);
+        let hidden = redacted != text;
+        let text = escape(redacted.trim_end_matches(['\r', '\n'])).into_owned();
         let length = text.len();
         let log = self.clone();
         let write = move || log.write(stream, &text);
@@ -203,6 +204,7 @@ impl SidecarLog {
             Some(queue) => queue.push_output(length, write),
             None => write(),
         }
+        hidden
     }
 
     fn write(&self, stream: OutputStream, text: &str) {

@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::support::client::{self, block_on};
-use crate::support::gateway::{READY, Setup};
-use crate::support::servers;
+use crate::support::gateway::{READY, Setup, said};
+use crate::support::{schema, servers};
 
 /// nginx sends a client that leaves out the last slash to the port that it listens at itself.
 #[test]
@@ -37,4 +37,31 @@ fn nginx_redirects_to_the_address_that_the_client_used() {
     let port = gateway.status()["sidecars"][0]["port"].clone();
     let expected = format!(" at 127.0.0.1:{port}, clients use http://{public}, up ");
     assert!(line.contains(&expected), "{line}");
+}
+
+/// Jupyter prints a token with which somebody must log in.
+#[test]
+fn a_one_time_token_is_hidden_in_the_log_and_shown_to_its_owner() {
+    if !servers::have("python3") {
+        return;
+    }
+    let script = "import http.server, sys\n\
+        print('open http://127.0.0.1:' + sys.argv[1] + '/lab?token=0ne71me5ecret', flush=True)\n\
+        http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()";
+    let gateway = Setup::behind(["python3", "-u", "-c", script, "{port}"]).start();
+    let line = gateway.wait_line("[main] open http://127.0.0.1:");
+    assert!(line.ends_with("/lab?token=***"), "{line}");
+    let shown = gateway.ctl(["logs", "--show-secrets"]);
+    assert!(
+        said(&shown).contains("/lab?token=0ne71me5ecret\n"),
+        "{}",
+        said(&shown)
+    );
+    let shown = gateway.ctl(["logs", "--show-secrets", "--sidecar", "main", "--json"]);
+    let json = schema::object(&shown, "secrets");
+    assert_eq!(json["lines"][0]["sidecar"], "main");
+    let unknown = gateway.ctl(["logs", "--show-secrets", "--sidecar", "web"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
+    gateway.wait_line("the secrets in the output of main are shown to uid ");
+    assert!(!gateway.stderr().contains("0ne71me5ecret"));
 }

@@ -74,4 +74,11 @@ pub struct LogsArgs {
     /// How many lines to start with
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
     pub lines: u32,
+    /// Show the lines in which the log hides a secret, such as a one-time login token, as they were
+    /// printed
+    ///
+    /// The running gateway keeps the first and the last of them in memory, and tells only root and its
+    /// own user.
+    #[arg(long, conflicts_with_all = ["follow", "lines"])]
+    pub show_secrets: bool,
 }

@@ -13,9 +13,9 @@ use crate::cli::args::LogsArgs;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
-use crate::control::protocol::Status;
+use crate::control::protocol::{Method, SecretsAnswer, SecretsParams, Status};
 use crate::state::paths::Scope;
-use crate::text::log::sidecar_identifier;
+use crate::text::log::{escape, sidecar_identifier};
 
 /// The answer with `--json` of a gateway that does not write to the journal.
 #[derive(Serialize, JsonSchema)]
@@ -35,6 +35,9 @@ pub struct LogsAnswer<'a> {
 /// # Errors
 /// [`Exit::NotRunning`] when it is neither installed nor running.
 pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
+    if args.show_secrets {
+        return secrets(ctx, args).await;
+    }
     let env = Env::real();
     let found = Target::find(&ctx.global, &env);
     let wanted = target::wanted_name(&ctx.global, &env);
@@ -98,6 +101,59 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         instance: &name,
         pid,
         output: output.as_deref(),
+    });
+    Ok(Exit::Done)
+}
+
+/// The answer with `--json` and `--show-secrets`.
+#[derive(Serialize, JsonSchema)]
+pub struct SecretLinesAnswer {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// The instance.
+    instance: String,
+    /// The lines in which the log hides a secret, as they were printed.
+    lines: Vec<SecretLine>,
+}
+
+/// A line of a sidecar's output.
+#[derive(Serialize, JsonSchema)]
+struct SecretLine {
+    /// The sidecar.
+    sidecar: String,
+    /// The line.
+    line: String,
+}
+
+/// Shows what the log hides.
+async fn secrets(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
+    let target = ctx.target()?;
+    let (mut client, status) = target.connect_and_ask().await?;
+    known_sidecar(&status, args.sidecar.as_deref())?;
+    let wanted = |name: &str| args.sidecar.as_deref().is_none_or(|only| only == name);
+    let mut lines = Vec::new();
+    for sidecar in status.sidecars.iter().filter(|one| wanted(&one.name)) {
+        let name = &sidecar.name;
+        let params = SecretsParams {
+            sidecar: name.clone(),
+        };
+        let method = Method::Secrets(params);
+        let answer: SecretsAnswer = target.ask(&mut client, &method, |_| ()).await?;
+        lines.extend(answer.lines.into_iter().map(|line| SecretLine {
+            sidecar: name.clone(),
+            line,
+        }));
+    }
+    match &lines[..] {
+        [] => ctx.ui.say("the log hides no secret of the output"),
+        lines => lines.iter().for_each(|SecretLine { sidecar, line }| {
+            ctx.ui.say(format!("[{sidecar}] {}", escape(line)));
+        }),
+    }
+    ctx.ui.object(&SecretLinesAnswer {
+        ok: true,
+        instance: status.instance,
+        lines,
     });
     Ok(Exit::Done)
 }
@@ -232,6 +288,7 @@ mod tests {
             follow: true,
             sidecar: Some("web".into()),
             lines: 5,
+            ..LogsArgs::default()
         };
         let line = |scope, unit: &str| {
             journalctl(scope, unit, &args, false)

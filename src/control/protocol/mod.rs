@@ -6,6 +6,7 @@
 mod failure;
 mod lease;
 mod restart;
+mod secrets;
 mod status;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use self::lease::{
 pub use self::restart::{
     GenerationInfo, LastRestart, Outcome, PlannedStrategy, Progress, RestartParams,
 };
+pub use self::secrets::{SecretsAnswer, SecretsParams};
 pub use self::status::{
     DrainStatus, REFUSED_COPIES, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus,
     Stage, Status,
@@ -79,6 +81,8 @@ pub enum Method {
     Stop,
     /// `inhibit`: a [`Lease`], held until its connection or process ends or its time is over.
     Inhibit(InhibitParams),
+    /// `secrets`: a [`SecretsAnswer`].
+    Secrets(SecretsParams),
     /// `recover`: leave safe mode or a wait of the throttle at once; answered when the trial
     /// begins.
     Recover,
@@ -104,6 +108,7 @@ impl Method {
                 let params: InhibitParams = serde_json::from_value(params).map_err(bad)?;
                 Self::Inhibit(params.checked()?)
             }
+            "secrets" => Self::Secrets(serde_json::from_value(params).map_err(bad)?),
             "recover" => Self::Recover,
             _ => {
                 let message = format!("there is no method `{name}`");
@@ -120,6 +125,7 @@ impl Method {
             Self::Reload => ("reload", None),
             Self::Stop => ("stop", None),
             Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).ok()),
+            Self::Secrets(params) => ("secrets", serde_json::to_value(params).ok()),
             Self::Recover => ("recover", None),
         };
         (name, params.unwrap_or_default())

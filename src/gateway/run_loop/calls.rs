@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use crate::config::Dur;
-use crate::control::protocol::{Method, RestartParams};
+use crate::control::protocol::{Method, RestartParams, SecretsAnswer};
 use crate::control::server::{Call, Caller, Reply};
 use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
@@ -144,6 +144,7 @@ impl Gateway {
                 let pid = u32::try_from(caller.pid).unwrap_or(0);
                 self.leases.grant(why, ttl, pid, reply);
             }
+            Method::Secrets(params) => self.show_secrets(&params.sidecar, &by, reply),
             Method::Recover => self.recover(caller, reply),
             Method::Reload => self.reload("gatewayctl reload", Asker::Client(caller, reply)),
             Method::Restart(params) => {
@@ -154,6 +155,18 @@ impl Gateway {
                 self.ask(RequestKind::Restart, params, &reason, asker);
             }
         }
+    }
+
+    /// The log says who has seen them.
+    fn show_secrets(&self, name: &str, by: &str, reply: Reply) {
+        let current = self.generations.current();
+        let Some(slot) = current.and_then(|current| current.slots.get(name)) else {
+            return reject(reply, &format!("there is no sidecar {name}"));
+        };
+        info!("[gateway] the secrets in the output of {name} are shown to {by}");
+        reply.done(&SecretsAnswer {
+            lines: slot.sidecar().secret_lines(),
+        });
     }
 
     fn reload(&mut self, reason: &str, asker: Asker) {

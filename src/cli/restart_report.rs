@@ -12,7 +12,7 @@ use super::{Context, Ui};
 use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::terms::RequestOutcome;
-use crate::text::human::{count, padded, span};
+use crate::text::human::{count, mebibytes, padded, span};
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -146,6 +146,9 @@ pub fn draining(drainer: &DrainStatus) -> String {
     if leases > 0 {
         text.push_str(&format!(", {}", count(leases, "lease")));
     }
+    if let Some(memory) = drainer.memory_bytes {
+        text.push_str(&format!(", {}", mebibytes(memory)));
+    }
     format!("{text}; {left}")
 }
 
@@ -207,6 +210,7 @@ mod tests {
             requests: 1,
             tunnels: 0,
             leases: 0,
+            memory_bytes: None,
             pid: 0,
             left_ms: None,
             blockers: Vec::new(),

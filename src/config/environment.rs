@@ -145,6 +145,7 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
         tunnel_drain,
         stop_delay,
         watch,
+        max_copies,
         stop_drain,
         external_signal,
         launchd_exit_delay: delay,
@@ -160,6 +161,9 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
     set(env, "GATEWAY_RESTART_DRAIN", drain, Dur::from_str)?;
     set(env, "GATEWAY_RESTART_STOP_DELAY", stop_delay, Dur::from_str)?;
     set(env, "GATEWAY_RESTART_WATCH", watch, Dur::from_str)?;
+    set(env, "GATEWAY_RESTART_MAX_COPIES", max_copies, |text| {
+        text.parse().map_err(|_| format!("`{text}` is no number"))
+    })?;
     set(env, "GATEWAY_RESTART_STOP_DRAIN", stop_drain, Dur::from_str)?;
     set(
         env,

@@ -160,6 +160,9 @@ pub struct RestartSection {
     /// How long the old copy of a server is kept at least, though it has no work left: it serves
     /// again if the new one dies meanwhile.
     pub watch: Dur,
+    /// How many copies of a server live at once, the one that serves included. Where a restart starts one
+    /// more, the oldest that still finishes its work is ended.
+    pub max_copies: usize,
     /// How long work may go on after a stop.
     pub stop_drain: Dur,
     /// How many requests wait, and how long, while no generation can take them.
@@ -178,6 +181,7 @@ impl Default for RestartSection {
             tunnel_drain: None,
             stop_delay: Dur::secs(0),
             watch: Dur::secs(10),
+            max_copies: 3,
             stop_drain: Dur::secs(20),
             hold: Hold::default(),
             external_signal: true,

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::error::ConfigError;
 use super::model::{
-    Config, DrainNotice, GatewaySection, Ready, RecoverySection, RouteSpec, SidecarSpec,
+    Config, DrainNotice, GatewaySection, Ready, RecoverySection, RestartSection, RouteSpec,
+    SidecarSpec,
 };
 use super::normal_form;
 use super::own_address::{UpstreamUrl, listener_at};
@@ -15,6 +16,7 @@ use super::position::{locate, nearest};
 /// place.
 pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), ConfigError> {
     let checked = check_gateway(&config.gateway)
+        .and_then(|()| check_restart(&config.restart))
         .and_then(|()| check_recovery(&config.recovery))
         .and_then(|()| check_sidecars(config))
         .and_then(|()| check_routes(config));
@@ -63,6 +65,17 @@ fn check_gateway(gateway: &GatewaySection) -> Result<(), Refusal> {
                 format!("`{text}` is neither an address, a network like 10.0.0.0/8, nor \"unix\"");
             return refuse(["gateway", "trusted_proxies"], message);
         }
+    }
+    Ok(())
+}
+
+fn check_restart(restart: &RestartSection) -> Result<(), Refusal> {
+    let copies = restart.max_copies;
+    if copies < 2 {
+        let message = format!(
+            "max_copies = {copies} leaves no room for a new copy beside the one that serves: at least 2, or `overlap = false` in [sidecar.NAME] (--exclusive) where two must never run at once"
+        );
+        return refuse(["restart", "max_copies"], message);
     }
     Ok(())
 }
@@ -366,6 +379,10 @@ mod tests {
             (
                 "[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n",
                 "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)",
+            ),
+            (
+                "[restart]\nmax_copies = 1\n",
+                "g.toml:2:1: max_copies = 1 leaves no room",
             ),
             (
                 "[recovery]\nthrottle = { base = \"9s\", max = \"5s\" }\n",

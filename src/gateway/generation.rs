@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::drain::budget::DrainTime;
-use super::lifecycle::Budget;
+use super::lifecycle::{Budget, RequestKind};
 use super::slot::Slot;
 use crate::config::{Config, Listen, SidecarSpec, UpstreamUrl, parse_upstream};
 use crate::control::protocol::GenerationInfo;
@@ -151,6 +151,18 @@ impl Generation {
         alone.map(named_pid).collect()
     }
 
+    /// Whether a next generation of this configuration starts copies of its sidecars beside them.
+    pub fn is_copied_by(&self, config: &Config, kind: RequestKind) -> bool {
+        let copied = |(name, slot): (&String, &Arc<Slot>)| {
+            let (spec, next) = (slot.spec(), config.sidecar.get(name));
+            next.is_some_and(|next| {
+                let kept = kind == RequestKind::Reload && spec == *next;
+                !kept && spec.overlaps() && next.overlaps()
+            })
+        };
+        self.slots.iter().any(copied)
+    }
+
     /// Its sidecars that `next` does not keep.
     pub fn left_by(&self, next: &Self) -> Vec<Arc<Slot>> {
         let kept = |slot: &Arc<Slot>| {
@@ -272,7 +284,7 @@ impl Generation {
 }
 
 /// The name of a sidecar and its process; 0 while none runs.
-fn named_pid(slot: &Arc<Slot>) -> (String, u32) {
+pub fn named_pid(slot: &Arc<Slot>) -> (String, u32) {
     let pid = match slot.sidecar().state() {
         SidecarState::Starting { pid, .. }
         | SidecarState::Ready { pid, .. }

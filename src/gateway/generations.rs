@@ -7,12 +7,13 @@ use tokio::task::JoinHandle;
 
 use super::context::GatewayContext;
 use super::drain::old_generation::{Drain, DrainHolds};
-use super::generation::{Generation, drain_time_of};
+use super::generation::{Generation, drain_time_of, named_pid};
 use super::lifecycle::Budget;
 use super::outbox::Outbox;
 use super::progress::Reporter;
 use super::slot::Slot;
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::os::process::ProcessTable;
 use crate::os::task::TaskEnd;
 use crate::sidecar::{Sidecar, SidecarState};
 use crate::state::terms::ProgressStage;
@@ -167,10 +168,22 @@ impl Generations {
             format!("generation {next} has all new requests"),
         );
         self.drains.iter().for_each(|older| older.let_go());
-        let drain = Drain::new(number, slots, holds, keep, report.clone());
+        let last = old.config.restart.stop_drain.0;
+        let drain = Drain::new(number, slots, holds, keep, last, report.clone());
         self.drains.push(Arc::clone(&drain));
         drain.start(drained);
         Some(number)
+    }
+
+    /// How many generations that drain have not been asked to end early.
+    pub fn going_on(&self) -> usize {
+        let drains = self.drains.iter();
+        drains.filter(|drain| !drain.ends_early()).count()
+    }
+
+    /// The oldest of them.
+    pub fn oldest(&self) -> Option<&Arc<Drain>> {
+        self.drains.iter().find(|drain| !drain.ends_early())
     }
 
     /// The drain of this generation has ended.
@@ -181,6 +194,16 @@ impl Generations {
     /// What each generation that drains still waits for.
     pub fn draining(&self) -> impl Iterator<Item = DrainStatus> {
         self.drains.iter().map(|drain| drain.status())
+    }
+
+    /// The same, with the memory of its sidecars.
+    pub fn draining_in(&self, processes: &ProcessTable) -> impl Iterator<Item = DrainStatus> {
+        self.drains.iter().map(|drain| DrainStatus {
+            memory_bytes: (drain.slots())
+                .filter_map(|slot| processes.memory(named_pid(&slot).1))
+                .reduce(|sum, one| sum + one),
+            ..drain.status()
+        })
     }
 
     /// The numbers of the generations that have work left.

@@ -8,6 +8,7 @@
 //! them, and no component knows another.
 
 mod calls;
+mod copies;
 mod ending;
 mod events;
 mod handover;

@@ -12,6 +12,11 @@ pub fn span(millis: u64) -> String {
     }
 }
 
+/// "84 MiB".
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1024 * 1024))
+}
+
 /// "1 request", "2 requests".
 pub fn count(number: u64, what: &str) -> String {
     if number == 1 {

@@ -32,6 +32,7 @@ mod internal_errors;
 mod launchd;
 mod leases;
 mod life;
+mod max_copies;
 mod memory;
 mod metrics;
 mod notices;

@@ -306,6 +306,8 @@ impl Gateway {
         command.env("GATEWAY_RESTART_STOP_DRAIN", "3s");
         // Nor for the old copy, where it is not about that.
         command.env("GATEWAY_RESTART_WATCH", "0s");
+        // Nor end old copies early, for new ones.
+        command.env("GATEWAY_RESTART_MAX_COPIES", "20");
         command.envs(setup.env.iter().cloned());
         command
             .current_dir(home.path())

@@ -48,7 +48,9 @@ fn start(site: &Site<'_>, load: Load) -> Running {
 }
 
 fn install(site: &Site<'_>, more: &[&str]) {
-    site.install(more);
+    // Lasting WebSockets, and more restarts than a default allows copies.
+    let room = ["--set", "GATEWAY_RESTART_MAX_COPIES=20"];
+    site.install(&[&room[..], more].concat());
     site.settled();
 }
 

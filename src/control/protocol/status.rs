@@ -190,6 +190,9 @@ pub struct SidecarStatus {
     /// ran.
     #[serde(default)]
     pub refused_copies: u32,
+    /// The resident memory of its processes, in bytes; what they share counts for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// Its command line, secrets hidden.
     pub command: String,
 }
@@ -210,6 +213,9 @@ pub struct DrainStatus {
     /// Leases that it still waits for.
     #[serde(default)]
     pub leases: u64,
+    /// The resident memory of its sidecars, in bytes; what their processes share counts for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// Milliseconds until what is left is cut; absent without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,

@@ -71,6 +71,7 @@ fn findings_that_no_box_can_produce() {
         last_death: Some("it was ended by SIGKILL".into()),
         failing: true,
         refused_copies: 0,
+        memory_bytes: None,
         command: String::new(),
     }];
     let died = DoctorFacts {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::budget::{DrainTime, cut};
+use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::handover::failpoint;
@@ -49,6 +50,10 @@ pub struct Drain {
     keep: Duration,
     /// Ends that time.
     let_go: CancellationToken,
+    /// Ends all of it early.
+    early: CancellationToken,
+    /// How long requests go on after that.
+    last: Duration,
     fate: Mutex<DrainFate>,
     recalled: CancellationToken,
     report: Reporter,
@@ -66,12 +71,13 @@ enum DrainFate {
 
 impl Drain {
     /// A drain of these slots, each within its time, and none stopped before `keep` is over; `report`
-    /// tells the client that asked for the restart.
+    /// tells the client that asked for the restart. Where it ends early, requests go on for `last`.
     pub fn new(
         generation: u64,
         slots: Vec<(Arc<Slot>, DrainTime)>,
         holds: DrainHolds,
         keep: Duration,
+        last: Duration,
         report: Reporter,
     ) -> Arc<Self> {
         // What was told to finish its work cannot be asked to serve again.
@@ -85,6 +91,8 @@ impl Drain {
             begun: Instant::now(),
             keep: if told { Duration::ZERO } else { keep },
             let_go: CancellationToken::new(),
+            early: CancellationToken::new(),
+            last,
             fate: Mutex::new(DrainFate::Running),
             recalled: CancellationToken::new(),
             report,
@@ -106,6 +114,16 @@ impl Drain {
     /// Its sidecars need not run longer than their work takes: it will not serve again.
     pub fn let_go(&self) {
         self.let_go.cancel();
+    }
+
+    /// Ends it before its time: its requests and tunnels go on no longer than in a stop.
+    pub fn end_early(&self) {
+        self.let_go();
+        self.early.cancel();
+    }
+
+    pub fn ends_early(&self) -> bool {
+        self.early.is_cancelled()
     }
 
     /// Whether it has no work left, and only waits whether it is to serve again.
@@ -181,7 +199,7 @@ impl Drain {
             .tell_drain(DrainCause::Restart, self.limit());
         let slots = self.slots.iter().map(|(slot, time)| async {
             slot.backend().set(crate::proxy::Door::Gone);
-            let finished = finish(slot, &self.holds, *time, self.begun);
+            let finished = self.finish(slot, *time);
             if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
                 let what = format!("generation {}: drain time", self.generation);
                 let leases = Some(&self.holds.leases);
@@ -257,6 +275,7 @@ impl Drain {
             requests: 0,
             tunnels: 0,
             leases: self.holds.leases.count(),
+            memory_bytes: None,
             pid: 0,
             left_ms: self
                 .limit()
@@ -280,6 +299,38 @@ impl Drain {
         status
     }
 
+    /// Waits for the slot's work, for the leases and for what is lent; false when its time is over
+    /// before. Tunnels are ended at the end of theirs.
+    async fn finish(&self, slot: &Slot, time: DrainTime) -> bool {
+        let DrainHolds { leases, lent } = &self.holds;
+        let backend = slot.backend();
+        let tunnels = async {
+            tokio::time::sleep_until(self.begun + time.tunnels).await;
+            backend.end_tunnels();
+            // Longer than this only a handshake without an answer takes, which is cut with the rest.
+            let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.tickets.wait_tunnels()).await;
+        };
+        let requests = async {
+            match time.requests {
+                Some(limit) => tokio::time::sleep_until(self.begun + limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let early = async {
+            self.early.cancelled().await;
+            let begun = Instant::now();
+            tokio::time::sleep(TUNNEL_DRAIN_ALONE.min(self.last)).await;
+            backend.end_tunnels();
+            tokio::time::sleep_until(begun + self.last).await;
+        };
+        tokio::select! {
+            biased;
+            _ = async { tokio::join!(backend.tickets.wait_all(), leases.released(), lent.returned()) } => true,
+            _ = async { tokio::join!(requests, tunnels) } => false,
+            () = early => false,
+        }
+    }
+
     /// How long it may take; none means for ever.
     fn limit(&self) -> Option<Duration> {
         self.slots
@@ -292,33 +343,5 @@ impl Drain {
     /// The sidecars that are on their way out.
     pub fn slots(&self) -> impl Iterator<Item = Arc<Slot>> {
         self.slots.iter().map(|(slot, _)| Arc::clone(slot))
-    }
-}
-
-/// Waits for the slot's work, for the leases and for what is lent; false when its time is over
-/// before. Tunnels are ended at the end of theirs.
-async fn finish(
-    slot: &Slot,
-    DrainHolds { leases, lent }: &DrainHolds,
-    time: DrainTime,
-    begun: Instant,
-) -> bool {
-    let backend = slot.backend();
-    let tunnels = async {
-        tokio::time::sleep_until(begun + time.tunnels).await;
-        backend.end_tunnels();
-        // Longer than this only a handshake without an answer takes, which is cut with the rest.
-        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.tickets.wait_tunnels()).await;
-    };
-    let requests = async {
-        match time.requests {
-            Some(limit) => tokio::time::sleep_until(begun + limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = async { tokio::join!(backend.tickets.wait_all(), leases.released(), lent.returned()) } => true,
-        _ = async { tokio::join!(requests, tunnels) } => false,
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::wire::HandedDrainer;
 use crate::control::protocol::DrainStatus;
 use crate::gateway::outbox::Outbox;
-use crate::os::process::{Ended, PidFd};
+use crate::os::process::{Ended, PidFd, ProcessTable};
 use crate::state::owner::{Drainer, start_time};
 
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ struct One {
     generation: u64,
     until: Option<Instant>,
     process: Arc<DrainingProcess>,
+    /// It was asked to finish early.
+    ends_early: bool,
     /// What it reported last about its work.
     reported: Vec<DrainStatus>,
 }
@@ -104,6 +106,7 @@ impl Predecessors {
                 generation: drainer.generation,
                 until: (drainer.left_ms).map(|left| now + Duration::from_millis(left)),
                 process,
+                ends_early: false,
                 reported: Vec::new(),
             })
         });
@@ -112,6 +115,11 @@ impl Predecessors {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How many have not been asked to finish early.
+    pub fn going_on(&self) -> usize {
+        self.0.iter().filter(|one| !one.ends_early).count()
     }
 
     pub fn ended(&mut self, pid: u32) {
@@ -125,11 +133,21 @@ impl Predecessors {
         }
     }
 
-    /// What each still does, as far as it is known.
-    pub fn status(&self) -> Vec<DrainStatus> {
+    /// What each still does, as far as it is known, with the memory of its sidecars: they are its
+    /// children, but for one that stays in front, whose successor is one, too.
+    pub fn status_in(&self, processes: &ProcessTable) -> Vec<DrainStatus> {
         let status = |one: &One| {
+            let alone = one.process.work.is_none() && one.reported.len() < 2;
+            let memory = alone
+                .then(|| processes.memory_of_children(one.pid))
+                .flatten();
             if !one.reported.is_empty() {
-                return one.reported.clone();
+                let reported = one.reported.iter().cloned();
+                let with_memory = |status| DrainStatus {
+                    memory_bytes: memory,
+                    ..status
+                };
+                return reported.map(with_memory).collect();
             }
             vec![DrainStatus {
                 generation: one.generation,
@@ -137,6 +155,7 @@ impl Predecessors {
                 requests: 0,
                 tunnels: 0,
                 leases: 0,
+                memory_bytes: memory,
                 left_ms: one.left_ms(),
                 blockers: Vec::new(),
             }]
@@ -173,7 +192,9 @@ impl Predecessors {
     pub fn cut_oldest(&mut self) -> Option<u32> {
         // Each puts itself before those that it knew.
         // One that stays in front would pass the signal on to the process that serves.
-        let oldest = self.0.iter().rev().find(|one| one.process.work.is_none())?;
+        let mut from_the_oldest = self.0.iter_mut().rev();
+        let oldest = from_the_oldest.find(|one| !one.ends_early && one.process.work.is_none())?;
+        oldest.ends_early = true;
         // One that is gone has finished.
         let _ = oldest.process.pidfd.signal(Signal::SIGTERM);
         Some(oldest.pid)

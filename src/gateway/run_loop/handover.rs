@@ -18,7 +18,7 @@ use crate::gateway::handover::offer::Offering;
 use crate::gateway::handover::{
     Enclosed, News, Offer, PredecessorEnd, StartedSuccessor, ToPredecessor, ToSuccessor, failpoint,
 };
-use crate::gateway::lifecycle::{Budget, Event, Phase};
+use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::ownership;
 use crate::os::process::in_words;
@@ -28,6 +28,8 @@ use crate::state::terms::{EndReason, ProgressStage};
 impl Gateway {
     /// Starts a successor that builds this generation.
     pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
+        let config = self.material.loaded.config.clone();
+        self.make_room(&config, RequestKind::Restart, Some(request));
         let report = self.reporter(Some(request.to_owned()));
         let loaded = &self.material.loaded;
         let verdict = self.supervision.verdict().clone();

@@ -178,6 +178,7 @@ impl Gateway {
     fn build_from(&mut self, order: BuildOrder, material: Material) {
         let previous = self.generations.current().cloned();
         let config = Arc::new(material.loaded.config.clone());
+        self.make_room(&config, order.kind, order.request.as_deref());
         let predecessor = self.predecessor.predecessor();
         let reload = order.kind == RequestKind::Reload;
         let source = BuildSource {

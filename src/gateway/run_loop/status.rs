@@ -14,6 +14,7 @@ use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::Phase;
 use crate::gateway::recovery::Rung;
 use crate::gateway::slot::Slot;
+use crate::os::process::ProcessTable;
 use crate::proxy::Reason;
 use crate::sidecar::SidecarState;
 
@@ -141,12 +142,17 @@ impl Gateway {
         let front = &self.context.front;
         let stats = &front.stats;
         let loaded = &self.material.loaded;
+        let processes = ProcessTable::read();
         let current = self.generations.current().into_iter();
         let sidecars = current
             .flat_map(|current| current.slots.values())
             .map(|slot| {
                 let refused = self.refused_copies.of(slot.name());
-                sidecar_status(slot, refused, &self.context)
+                let status = sidecar_status(slot, refused, &self.context);
+                SidecarStatus {
+                    memory_bytes: processes.memory(status.pid),
+                    ..status
+                }
             });
         Status {
             protocol: PROTOCOL_VERSION,
@@ -184,8 +190,8 @@ impl Gateway {
             sidecars: sidecars.collect(),
             drainers: self
                 .generations
-                .draining()
-                .chain(self.predecessor.predecessors.status())
+                .draining_in(&processes)
+                .chain(self.predecessor.predecessors.status_in(&processes))
                 .collect(),
             leases: self.leases.status(),
             recovery: self.recovery.status(front.started.elapsed()),
@@ -231,6 +237,7 @@ fn sidecar_status(
         last_death: sidecar.last_death(),
         failing: sidecar.failing().is_some(),
         refused_copies,
+        memory_bytes: None,
         command: context.redactor.command(&slot.spec().command),
     }
 }

@@ -114,6 +114,12 @@ pub fn process_info(pid: u32) -> Option<ProcessInfo> {
     full(pid).or_else(|| short(pid))
 }
 
+/// The memory of a process of the own user that is in RAM, in bytes.
+pub fn resident(pid: u32) -> Option<u64> {
+    let info: libc::proc_taskinfo = info(pid, libc::PROC_PIDTASKINFO)?;
+    Some(info.pti_resident_size)
+}
+
 /// For the processes of the own user, and for root all of them.
 fn full(pid: u32) -> Option<ProcessInfo> {
     let info: libc::proc_bsdinfo = info(pid, libc::PROC_PIDTBSDINFO)?;

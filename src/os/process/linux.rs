@@ -48,6 +48,14 @@ pub fn stat_in(line: &[u8]) -> Option<Stat> {
     })
 }
 
+/// The memory of a process that is in RAM, in bytes; none when it is gone.
+pub fn resident(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    Some(pages * u64::try_from(page.ok()??).ok()?)
+}
+
 /// The effective user of a process; none when it is gone, or hidden. The owner of /proc/PID is root
 /// for every process that may not be dumped.
 pub fn user(pid: u32) -> Option<u32> {

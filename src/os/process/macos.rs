@@ -27,6 +27,10 @@ pub fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
+pub fn resident(pid: u32) -> Option<u64> {
+    calls::resident(pid)
+}
+
 pub fn user(pid: u32) -> Option<u32> {
     calls::process_info(pid).map(|info| info.uid)
 }

@@ -32,7 +32,7 @@ pub use key::ProcessKey;
 pub use pidfd::PidFd;
 pub use program::{before_replaced, can_replace, same_file};
 pub use stat::Stat;
-pub use tree::{ancestors, children, descendants, living_in_group};
+pub use tree::{ProcessTable, ancestors, children, descendants, living_in_group};
 
 impl Stat {
     /// None when there is no such process, or it is hidden.

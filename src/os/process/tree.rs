@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Stat;
-use super::kernel::all;
+use super::kernel::{all, resident};
 
 /// A longer list of ancestors is a loop: /proc changes while it is read.
 const HOPS: usize = 32;
@@ -28,16 +28,46 @@ fn living() -> impl Iterator<Item = (u32, Stat)> {
 
 /// A process, the members of its group, and all their descendants.
 pub fn descendants(root: u32) -> HashSet<u32> {
-    let (mut found, mut rest): (Vec<_>, Vec<_>) =
-        living().partition(|(pid, stat)| *pid == root || stat.group == root);
-    let mut pids = HashSet::new();
-    while !found.is_empty() {
-        pids.extend(found.drain(..).map(|(pid, _)| pid));
-        (found, rest) = rest
-            .into_iter()
-            .partition(|(_, stat)| pids.contains(&stat.parent));
+    ProcessTable::read().descendants(root)
+}
+
+/// The processes of one moment, for several questions.
+#[derive(Debug)]
+pub struct ProcessTable(Vec<(u32, Stat)>);
+
+impl ProcessTable {
+    pub fn read() -> Self {
+        Self(living().collect())
     }
-    pids
+
+    /// A process, the members of its group, and all their descendants.
+    pub fn descendants(&self, root: u32) -> HashSet<u32> {
+        let (mut found, mut rest): (Vec<_>, Vec<_>) =
+            (self.0.iter()).partition(|(pid, stat)| *pid == root || stat.group == root);
+        let mut pids = HashSet::new();
+        while !found.is_empty() {
+            pids.extend(found.drain(..).map(|(pid, _)| *pid));
+            (found, rest) = rest
+                .into_iter()
+                .partition(|(_, stat)| pids.contains(&stat.parent));
+        }
+        pids
+    }
+
+    /// The resident memory of a process, the members of its group, and all their descendants, in bytes;
+    /// none when there are none. What they share counts for each.
+    pub fn memory(&self, root: u32) -> Option<u64> {
+        let pids = self.descendants(root).into_iter();
+        pids.filter_map(resident).reduce(|sum, one| sum + one)
+    }
+
+    /// The same for the children of a process without itself.
+    pub fn memory_of_children(&self, of: u32) -> Option<u64> {
+        let children = self.0.iter().filter(|(_, stat)| stat.parent == of);
+        children
+            .filter_map(|(pid, _)| self.memory(*pid))
+            .reduce(|sum, one| sum + one)
+    }
 }
 
 /// The children of a process, without zombies.
@@ -74,6 +104,11 @@ mod tests {
         let kin = descendants(child.id());
         assert!(kin.contains(&child.id()) && kin.len() == 2, "{kin:?}");
         assert!(descendants(std::process::id()).is_superset(&kin));
+        let table = ProcessTable::read();
+        let memory = table.memory(child.id()).unwrap();
+        assert!(memory > 100_000, "{memory}");
+        assert!(table.memory_of_children(std::process::id()).unwrap() >= memory);
+        assert_eq!(table.memory(u32::MAX), None);
         let grandchild = kin.iter().copied().find(|pid| *pid != child.id()).unwrap();
         assert_eq!(ancestors(grandchild)[..2], [child.id(), std::process::id()]);
         assert!(ancestors(1).is_empty());

@@ -9,7 +9,7 @@ use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
-use crate::text::human::{count, padded, span};
+use crate::text::human::{count, mebibytes, padded, span};
 use crate::text::words::Words;
 
 /// The status for people: a headline, then a line for each thing.
@@ -88,8 +88,10 @@ impl StatusText<'_> {
                 0 => String::new(),
                 number => format!(", {}", count(number, "unplanned restart")),
             };
+            let memory = sidecar.memory_bytes.map(mebibytes);
+            let memory = memory.map_or(String::new(), |memory| format!(", {memory}"));
             let text = format!(
-                "{}  {}, {pid}, port {}{restarts}: {}",
+                "{}  {}, {pid}, port {}{memory}{restarts}: {}",
                 padded(&sidecar.name, width),
                 sidecar.state,
                 sidecar.port,
@@ -242,6 +244,7 @@ mod tests {
             last_death: None,
             failing: false,
             refused_copies: 0,
+            memory_bytes: Some(84 * 1024 * 1024),
             command: "node server.js --port 41233".into(),
         }];
         status.drainers = vec![DrainStatus {
@@ -249,6 +252,7 @@ mod tests {
             requests: 1,
             tunnels: 2,
             leases: 1,
+            memory_bytes: Some(1),
             pid: 99,
             left_ms: Some(290_000),
             blockers: vec!["GET /big".into()],
@@ -288,9 +292,9 @@ mod tests {
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\
              \x20 serving     3 connections, 1 request, 0 tunnels\n\
-             \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
+             \x20 sidecar     main  ready, pid 200, port 41233, 84 MiB: node server.js --port 41233\n\
              \x20             listens on 0.0.0.0:41233: it is reached past the front door\n\
-             \x20 draining    generation 3 (pid 99): 1 request, 2 tunnels, 1 lease; the rest is cut in 4 min 50 s\n\
+             \x20 draining    generation 3 (pid 99): 1 request, 2 tunnels, 1 lease, 1 MiB; the rest is cut in 4 min 50 s\n\
              \x20             GET /big\n\
              \x20 lease       pid 7, held for 3.0 s, without limit: backup\n\
              \x20 recovery    safe mode: 4 starts within 30 min; tried again in 1 min 0 s\n\

@@ -85,6 +85,7 @@ fn a_sidecar_that_ended() {
         last_death: None,
         failing: false,
         refused_copies: 0,
+        memory_bytes: None,
         command: "x".into(),
     }];
     check(

@@ -1,0 +1,59 @@
+//! `restart.max_copies`: while old copies of a server finish their work, only so many live at once.
+
+use tracing::warn;
+
+use super::Gateway;
+use crate::config::Config;
+use crate::gateway::lifecycle::RequestKind;
+use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::progress::CutWork;
+
+impl Gateway {
+    /// A next generation of this configuration is about to be started, for this request: ends the oldest
+    /// copies beyond the limit. Those of older processes are older than those of this one.
+    pub(super) fn make_room(&mut self, config: &Config, kind: RequestKind, request: Option<&str>) {
+        let current = self.generations.current();
+        let Some(current) = current.filter(|current| current.is_copied_by(config, kind)) else {
+            return;
+        };
+        let names: Vec<&str> = current.slots.keys().map(String::as_str).collect();
+        let sidecar = names.join(", ");
+        let most = config.restart.max_copies;
+        let older = self.predecessor.predecessors.going_on() + self.generations.going_on();
+        // The one that serves and the next one count, too.
+        for _ in most..older + 2 {
+            let Some((what, left)) = self.end_oldest_copy() else {
+                return;
+            };
+            let Some(left) = left else { continue };
+            let left = match &left[..] {
+                [] => String::new(),
+                left => format!(", with {}", left.join(", ")),
+            };
+            warn!(
+                "[gateway] {what} ends before its time{left}: it is the oldest copy of {sidecar}, a restart starts the next, and {most} may live at once ([restart] max_copies)"
+            );
+            self.events.send(LoopEvent::Cut(CutWork {
+                request: request.map(str::to_owned),
+                sidecar: sidecar.clone(),
+                cut: vec![format!(
+                    "{what}, the oldest copy (max_copies = {most}){left}"
+                )],
+                forced: true,
+            }));
+        }
+    }
+
+    /// Ends it, and tells what it is and what it still has; none for one without work, of which nobody
+    /// need hear.
+    fn end_oldest_copy(&mut self) -> Option<(String, Option<Vec<String>>)> {
+        if let Some(pid) = self.predecessor.predecessors.cut_oldest() {
+            return Some((format!("pid {pid}"), Some(Vec::new())));
+        }
+        let drain = self.generations.oldest()?;
+        let left = (!drain.is_idle()).then(|| drain.status().blockers);
+        drain.end_early();
+        let left = left.filter(|left| !left.is_empty());
+        Some((format!("generation {}", drain.generation), left))
+    }
+}

@@ -22,15 +22,17 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("content_length"),
 ];
 
-/// The protocol that a request asks to upgrade to. HTTP/2 is not offered: the proxy would not see
-/// its requests.
+/// The protocol that a request asks to upgrade to. HTTP is not offered, in no version: the
+/// proxy would not see its requests.
 pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
     let asked = version == Version::HTTP_11 && has_token(headers, &header::CONNECTION, "upgrade");
     let http2 = tokens(headers, &header::UPGRADE).any(|token| {
-        token
-            .get(..3)
-            .is_some_and(|start| start.eq_ignore_ascii_case("h2c"))
+        let begins = |with: &[u8]| {
+            let start = token.get(..with.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        begins(b"h2") || begins(b"http/")
     });
     (asked && !http2).then(|| upgrade.clone())
 }
@@ -106,14 +108,14 @@ fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     // These are removed in any case.
-    let usual = |token: &str| {
+    let usual = |token: &[u8]| {
         ["keep-alive", "close", "upgrade", "te"]
             .iter()
-            .any(|known| token.eq_ignore_ascii_case(known))
+            .any(|known| token.eq_ignore_ascii_case(known.as_bytes()))
     };
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter(|token| !usual(token))
-        .filter_map(|token| token.parse().ok())
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // A client must not be able to take these away by naming them in Connection.
@@ -129,17 +131,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+/// The words of a list. One that is no text hides none of the others.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word))
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Whether a request only reads (RFC 9110, 9.2.1), so that it may be sent once more.

@@ -100,6 +100,15 @@ pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     head
 }
 
+/// Makes trailers fit to be passed on: what frames a message or concerns one connection has no place
+/// there (RFC 9110, 6.5.1), and who merges them into the head would take it for a part of that.
+pub fn trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in [header::CONTENT_LENGTH, header::HOST, header::TRAILER] {
+        trailers.remove(name);
+    }
+}
+
 fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::UPGRADE, protocol);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -171,6 +180,23 @@ pub mod tests {
     }
 
     pub const PEER: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)));
+
+    #[test]
+    fn trailers_keep_nothing_that_frames_a_message() {
+        let mut fields = map(&[
+            ("x-sum", "1"),
+            ("connection", "close, x-mine"),
+            ("x-mine", "1"),
+            ("content-length", "5"),
+            ("content_length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "evil"),
+            ("trailer", "x"),
+            ("upgrade", "x"),
+        ]);
+        trailers(&mut fields);
+        assert_eq!(fields, map(&[("x-sum", "1")]));
+    }
 
     #[test]
     fn hop_by_hop_fields_are_dropped_and_the_rest_untouched() {

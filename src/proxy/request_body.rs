@@ -16,11 +16,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange_end::ExchangeEnd;
-use super::forwarded;
 use super::lazy_timer::LazyTimer;
 use super::log_throttle::LogThrottle;
 use super::progress::{ConnectionProgress, InFlight};
 use super::stats::{Limit, Stats};
+use super::{forwarded, headers};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
 
@@ -194,9 +194,11 @@ impl ClientBody {
         if let Some(trailers) = frame
             .as_mut()
             .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
-            && !shared.claims.load(Ordering::Relaxed)
         {
-            forwarded::drop_claims(trailers);
+            headers::trailers(trailers);
+            if !shared.claims.load(Ordering::Relaxed) {
+                forwarded::drop_claims(trailers);
+            }
         }
         if frame.is_some() {
             shared.taken.store(true, Ordering::Release);

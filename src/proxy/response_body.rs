@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::exchange_end::ExchangeEnd;
+use super::headers;
 use super::progress::InFlight;
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
@@ -104,7 +105,13 @@ impl Body for ResponseBody {
                 frame.map_err(|never| match never {})
             }
             Self::Proxied(proxied) => {
-                let frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
+                if let Some(trailers) = frame
+                    .as_mut()
+                    .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
+                {
+                    headers::trailers(trailers);
+                }
                 let record = &mut proxied.in_flight.record;
                 match &frame {
                     Some(Ok(frame)) => record.handed_over(length(frame)),

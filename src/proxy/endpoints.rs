@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use serde_json::json;
 
 use super::forwarded::Peer;
@@ -55,11 +55,19 @@ pub fn respond(
                 ),
             }
         }
-        _ if request.method() == Method::CONNECT => local_reply::failure(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "CONNECT is for forward proxies",
-            form(),
-        ),
+        _ if request.method() == Method::CONNECT => {
+            let reply = local_reply::failure(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT is for forward proxies",
+                form(),
+            );
+            // Such a request has no body (RFC 9110, 9.3.6). Where it has one, another server could read
+            // a request in it.
+            match request.body().is_end_stream() {
+                true => reply,
+                false => local_reply::closing(reply),
+            }
+        }
         _ => return None,
     };
     Some(response)

@@ -1,6 +1,7 @@
 //! Values with a syntax of their own: durations, listen addresses, and where the access log goes.
 
 use std::fmt;
+use std::mem::offset_of;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -98,18 +99,33 @@ impl Listen {
     }
 }
 
+/// The longest path that names a unix socket for everybody: an address has room for it and its end
+/// (unix(7)).
+const UNIX_PATH_MAX: usize =
+    size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+fn unix_listener(path: &str) -> Result<Listen, String> {
+    let shown = crate::text::escape::escape(path);
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err(format!(
+            "`unix:{shown}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""
+        ));
+    }
+    if path.len() > UNIX_PATH_MAX {
+        return Err(format!(
+            "`unix:{shown}`: the path of a unix listener has at most {UNIX_PATH_MAX} bytes, this one has {}",
+            path.len()
+        ));
+    }
+    Ok(Listen::Unix(path.into()))
+}
+
 impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(format!(
-                    "`{text}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""
-                ))
-            };
+            return unix_listener(path);
         }
         if let Ok(addr) = text.parse() {
             return Ok(Self::tcp(addr));
@@ -247,6 +263,11 @@ mod tests {
             assert_eq!(shown.parse::<Listen>().unwrap(), listen);
         }
         for text in ["", "unix:a.sock", "example.org:80", "127.0.0.1", "99999"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+        let longest = format!("unix:/{}", "a".repeat(UNIX_PATH_MAX - 1));
+        assert!(longest.parse::<Listen>().is_ok());
+        for text in ["unix:/", "unix:/run/", "unix:/a\0b", &format!("{longest}a")] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
         }
     }

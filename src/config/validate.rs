@@ -130,6 +130,10 @@ fn check_routes(config: &Config) -> Result<(), Refusal> {
         if !path.starts_with('/') {
             return refuse(at("path"), format!("path `{path}` must begin with `/`"));
         }
+        if path.contains(['?', '#']) {
+            let message = format!("path `{path}` has a `?` or `#`: no request's path has one");
+            return refuse(at("path"), message);
+        }
         if let Some(host) = host
             && let Err(message) = check_route_host(host)
         {
@@ -407,6 +411,10 @@ mod tests {
             (
                 "[[route]]\npath = \"x\"\nto = \"http://x\"\n",
                 "g.toml:2:1: path `x` must begin",
+            ),
+            (
+                "[[route]]\npath = \"/a?b\"\nto = \"http://x\"\n",
+                "g.toml:2:1: path `/a?b` has a `?` or `#`",
             ),
             (
                 "[[route]]\nto = \"http://localhost:18789\"\n",

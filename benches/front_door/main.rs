@@ -11,14 +11,16 @@
 //! `systemd` (the same under a real systemd for respawn and exit, and from kill -9 to the first
 //! answer; needs root), `slope` (memory and descriptors over 300 restarts), `stalls` (p99 of status and
 //! of requests, and the time of a stop, beside what stands still), `memory` (what clients that stand
-//! still cost, and until when), `slow` (p99 of others beside slow clients, also during restarts), both
-//! beside nginx with two workers, `proxy` (requests per
-//! second of the proxy's own CPU, beside nginx on the same upstream in the same run).
+//! still cost, and until when), `crowd` (10,000 clients under 4,096 descriptors, /healthz and status
+//! meanwhile), `slow` (p99 of others beside slow clients, also during restarts), all three beside nginx
+//! with two workers, `proxy` (requests per second of the proxy's own CPU, beside nginx on the same
+//! upstream in the same run, with and without an access log and request ids).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod crowd;
 mod memory;
 mod nginx;
 #[path = "../shared/parts.rs"]
@@ -72,7 +74,7 @@ const QUICK: Size = Size {
 };
 
 fn main() {
-    let parts: [parts::Part<Size>; 9] = [
+    let parts: [parts::Part<Size>; 10] = [
         ("start", start::measure),
         ("restart", restart::in_process),
         ("respawn", restart::respawn),
@@ -80,6 +82,7 @@ fn main() {
         ("slope", slope::measure),
         ("stalls", stalls::measure),
         ("memory", memory::measure),
+        ("crowd", crowd::measure),
         ("slow", slow::measure),
         ("proxy", proxy::measure),
     ];

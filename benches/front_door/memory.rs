@@ -1,11 +1,8 @@
 //! What clients that stand still cost the front door, in memory and in time, beside nginx with two
 //! workers in front of the same upstream.
 
-use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -21,12 +18,13 @@ use super::{Size, middle_and_most, tenths};
 /// Until memory is looked at: the gateway gives it back a few seconds after a wave.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Clients of the wave, and those under a limit of descriptors.
+/// Clients of the wave.
 const WAVE: usize = 5000;
-const MANY: usize = 10_000;
-const DESCRIPTORS: u64 = 4096;
 
-/// One that waits longer is counted as not answered.
+/// What nginx may have, for all that is measured here.
+const DESCRIPTORS: u64 = 16_384;
+
+/// How long anything may take that takes no time by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -118,7 +116,7 @@ pub fn doors(upstream: SocketAddr, limits: [&str; 2]) -> [(&'static str, Door); 
 fn nginx(upstream: SocketAddr, limits: &str) -> Nginx {
     Nginx::with_descriptors(
         2,
-        DESCRIPTORS * 4,
+        DESCRIPTORS,
         &format!(
             "{limits}\nupstream up {{ server {upstream}; keepalive 64; }}\n\
              server {{ listen 127.0.0.1:PORT backlog=4096; client_max_body_size 0; location /healthz {{ return 200; }}\n\
@@ -179,12 +177,6 @@ pub fn measure(size: Size) -> Value {
         let figures = doors(upstream, SECOND)
             .map(|(_, door)| limited(&door, request, upstream_tells.then_some(&gone)));
         add(name, figures);
-    }
-    if hard > MANY as u64 + 2 * DESCRIPTORS {
-        add(
-            "10,000 clients under 4,096 descriptors",
-            [crowded(upstream), crowded_nginx(upstream)],
-        );
     }
     Value::Object(all)
 }
@@ -298,98 +290,4 @@ fn limited(door: &Door, request: &str, gone: Option<&Receiver<Instant>>) -> Valu
         None => drop(head(&mut client)),
     }
     tenths(begun.elapsed().as_secs_f64())
-}
-
-/// The times of one question that is asked again and again until `stop`.
-fn asked(stop: &AtomicBool, mut question: impl FnMut() -> bool) -> String {
-    let (mut took, mut unanswered) = (Vec::new(), 0);
-    while !stop.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        match question() {
-            true => took.push(begun.elapsed().as_secs_f64() * 1000.0),
-            false => unanswered += 1,
-        }
-        wait::pause(Duration::from_millis(20));
-    }
-    if took.is_empty() {
-        return format!("0 answered, {unanswered} not");
-    }
-    let answered = took.len();
-    let (middle, most) = middle_and_most(&mut took);
-    format!("{answered} answered in {middle:.1} ms (max {most:.1}), {unanswered} not")
-}
-
-fn healthz(addr: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&addr, PATIENCE) else {
-        return false;
-    };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).is_ok()
-        && head(&mut stream).is_some_and(|head| head.starts_with("HTTP/1.1 200"))
-}
-
-/// Many clients that wait, and what became of them.
-fn many(addr: SocketAddr, stop: &AtomicBool) -> String {
-    let mut clients = Vec::new();
-    for _ in 0..MANY {
-        let Ok(mut stream) = TcpStream::connect_timeout(&addr, PATIENCE) else {
-            continue;
-        };
-        let _ = stream.write_all(WAIT.as_bytes());
-        clients.push(stream);
-    }
-    wait::pause(SETTLE / 2);
-    let (mut waiting, mut refused, mut closed) = (0, 0, MANY - clients.len());
-    for client in &mut clients {
-        client.set_nonblocking(true).unwrap();
-        let mut buffer = [0; 64];
-        match client.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => waiting += 1,
-            Ok(count) if buffer[..count].starts_with(b"HTTP/1.1 503") => refused += 1,
-            _ => closed += 1,
-        }
-    }
-    stop.store(true, Ordering::Relaxed);
-    format!("{waiting} wait, {refused} got 503, {closed} closed without a word")
-}
-
-fn crowded(upstream: SocketAddr) -> Value {
-    let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("gateway");
-    let text = format!(
-        "#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {} \"$@\"\n",
-        env!("CARGO_BIN_EXE_gateway")
-    );
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let gateway = Setup::upstream(upstream).program(program).start();
-    let (addr, stop) = (gateway.addr(), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let health = scope.spawn(|| asked(&stop, || healthz(addr)));
-        let status =
-            scope.spawn(|| asked(&stop, || gateway.ctl(["status", "--json"]).status.success()));
-        let clients = many(addr, &stop);
-        let (health, status) = (health.join().unwrap(), status.join().unwrap());
-        json!(format!("{clients}; /healthz {health}; status {status}"))
-    })
-}
-
-fn crowded_nginx(upstream: SocketAddr) -> Value {
-    let door = Nginx::with_descriptors(
-        2,
-        DESCRIPTORS / 2,
-        &format!(
-            "server {{ listen 127.0.0.1:PORT backlog=4096; location /healthz {{ return 200; }} location / {{ proxy_pass http://{upstream}; }} }}"
-        ),
-    );
-    let (addr, stop) = (
-        SocketAddr::from(([127, 0, 0, 1], door.port)),
-        AtomicBool::new(false),
-    );
-    std::thread::scope(|scope| {
-        let health = scope.spawn(|| asked(&stop, || healthz(addr)));
-        let clients = many(addr, &stop);
-        json!(format!("{clients}; /healthz {}", health.join().unwrap()))
-    })
 }

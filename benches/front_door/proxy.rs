@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use nix::unistd::{SysconfVar, sysconf};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::nginx::Nginx;
 use super::support::gateway::{Setup, descendants};
@@ -14,11 +14,44 @@ use super::{Size, middle_and_most, tenths};
 
 const ANSWER: &str = "thirty-six bytes of a small response";
 
-/// CPU seconds that a process and its present descendants used so far; `alone` leaves the
-/// descendants out.
-fn cpu_seconds(pid: u32, alone: bool) -> f64 {
+/// Whose CPU time counts.
+#[derive(Clone, Copy)]
+enum Processes {
+    One(u32),
+    /// A process and its present descendants.
+    Family(u32),
+}
+
+/// One of those that are measured.
+struct Side {
+    name: &'static str,
+    port: u16,
+    processes: Processes,
+    rounds: Vec<Round>,
+}
+
+impl Side {
+    fn new(name: &'static str, port: u16, processes: Processes) -> Self {
+        Self {
+            name,
+            port,
+            processes,
+            rounds: Vec::new(),
+        }
+    }
+
+    fn middle(&self, of: fn(&Round) -> f64) -> f64 {
+        middle_and_most(&mut self.rounds.iter().map(of).collect::<Vec<_>>()).0
+    }
+}
+
+/// CPU seconds that they used so far.
+fn cpu_seconds(processes: Processes) -> f64 {
     let ticks = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as f64;
-    let family = if alone { Vec::new() } else { descendants(pid) };
+    let (pid, family) = match processes {
+        Processes::One(pid) => (pid, Vec::new()),
+        Processes::Family(pid) => (pid, descendants(pid)),
+    };
     let used = family.iter().map(|(pid, _)| *pid).chain([pid]).map(|pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields: Vec<f64> = stat
@@ -43,14 +76,14 @@ struct Round {
 }
 
 /// 64 kept connections from one wrk thread.
-fn round(port: u16, pid: u32, alone: bool, seconds: u64) -> Round {
-    let before = cpu_seconds(pid, alone);
+fn round(port: u16, processes: Processes, seconds: u64) -> Round {
+    let before = cpu_seconds(processes);
     let url = format!("http://127.0.0.1:{port}/");
     let output = Command::new("wrk")
         .args(["-t1", "-c64", &format!("-d{seconds}s"), "--latency", &url])
         .output()
         .unwrap();
-    let used = cpu_seconds(pid, alone) - before;
+    let used = cpu_seconds(processes) - before;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let find = |needle: &str| {
         text.lines()
@@ -108,41 +141,83 @@ pub fn measure(size: Size) -> Value {
             upstream.port
         ),
     );
-    let gateway = Setup::upstream(([127, 0, 0, 1], upstream.port).into()).start();
-    let mut rows: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let gateways = [
+        String::new(),
+        format!("[gateway]\naccess_log = \"{}\"\n", log.display()),
+        "[gateway]\nrequest_id = false\n".to_owned(),
+    ]
+    .map(|config| {
+        Setup::upstream(([127, 0, 0, 1], upstream.port).into())
+            .config(config)
+            .start()
+    });
+    let mut sides = vec![Side::new(
+        "nginx",
+        nginx.port,
+        Processes::Family(nginx.child.id()),
+    )];
+    let names = [
+        "gateway",
+        "gateway with an access log",
+        "gateway without request ids",
+    ];
+    for (name, gateway) in names.into_iter().zip(&gateways) {
+        let processes = Processes::One(gateway.pid());
+        sides.push(Side::new(name, gateway.addr().port(), processes));
+    }
     // The first round of each only warms.
     for number in 0..=size.rounds {
         let seconds = if number == 0 { 1 } else { size.seconds };
-        let measured = [
-            round(nginx.port, nginx.child.id(), false, seconds),
-            round(gateway.addr().port(), gateway.pid(), true, seconds),
-        ];
-        if number > 0 {
-            for (row, measured) in rows.iter_mut().zip(measured) {
-                row.push(measured);
+        for side in &mut sides {
+            let measured = round(side.port, side.processes, seconds);
+            if number > 0 {
+                side.rounds.push(measured);
             }
         }
+        // A second of it has some ten megabytes.
+        std::fs::File::options()
+            .write(true)
+            .open(&log)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
     }
-    let middle = |row: &[Round], of: fn(&Round) -> f64| {
-        middle_and_most(&mut row.iter().map(of).collect::<Vec<_>>()).0
+    let mut all = Map::new();
+    let per_cpu_second = |side: &Side| side.middle(|round| round.per_cpu_second);
+    let [nginx, gateway, logging, without_ids] = &sides[..] else {
+        unreachable!("four sides");
     };
-    let [theirs, ours] = &rows;
-    let (their_cpu, our_cpu) = (
-        middle(theirs, |round| round.per_cpu_second),
-        middle(ours, |round| round.per_cpu_second),
-    );
-    json!({
-        "nginx, requests/s": middle(theirs, |round| round.per_second).round(),
-        "gateway, requests/s": middle(ours, |round| round.per_second).round(),
-        "nginx, requests per CPU second": their_cpu.round(),
-        "gateway, requests per CPU second": our_cpu.round(),
-        "gateway / nginx, per CPU second": (our_cpu / their_cpu * 100.0).round() / 100.0,
-        "nginx, p99 ms": tenths(middle(theirs, |round| round.p99_ms)),
-        "gateway, p99 ms": tenths(middle(ours, |round| round.p99_ms)),
-        "failed, nginx / gateway": format!(
-            "{} / {}",
-            theirs.iter().map(|round| round.bad).sum::<u64>(),
-            ours.iter().map(|round| round.bad).sum::<u64>()
-        ),
-    })
+    for side in &sides {
+        let name = side.name;
+        let mut add = |what: &str, figure: Value| all.insert(format!("{name}, {what}"), figure);
+        add(
+            "requests/s",
+            side.middle(|round| round.per_second).round().into(),
+        );
+        add(
+            "requests per CPU second",
+            per_cpu_second(side).round().into(),
+        );
+        add("p99 ms", tenths(side.middle(|round| round.p99_ms)));
+        add(
+            "failed",
+            side.rounds
+                .iter()
+                .map(|round| round.bad)
+                .sum::<u64>()
+                .into(),
+        );
+    }
+    for (text, side, beside) in [
+        ("gateway / nginx", gateway, nginx),
+        ("access log / none", logging, gateway),
+        ("request ids / none", gateway, without_ids),
+    ] {
+        let ratio = per_cpu_second(side) / per_cpu_second(beside);
+        let ratio = (ratio * 100.0).round() / 100.0;
+        all.insert(format!("{text}, per CPU second"), ratio.into());
+    }
+    Value::Object(all)
 }

@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::Size;
 use super::memory::{behind, doors, raise_descriptors};
 use super::support::gateway::Setup;
 use super::support::load::Load;
 use super::support::report::{Part, Report};
+use super::support::site::FRONT;
 use super::support::{servers, wait};
+use super::{Size, systemd};
 
 /// How long a slow client pauses between two pieces: three within each limit of 15 s.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Requests a second of the others.
 const OTHERS: f64 = 100.0;
+
+/// How long the work of slow clients may hold a restart: it never ends by itself.
+const DRAIN: &str = "2s";
 
 /// How a client is slow.
 #[derive(Clone, Copy)]
@@ -137,11 +141,32 @@ pub fn measure(size: Size) -> Value {
     }
     for mode in ["in-process", "respawn"] {
         for (kind, slow) in Slow::ALL {
-            let text = restarts(mode, slow, size);
+            let gateway = Setup::behind(servers::node())
+                .config(format!("[restart]\n{}\n", keys(mode).join("\n")))
+                .start();
+            let text = restarts(gateway.addr(), slow, size, || drop(gateway.restart()));
             all.insert(format!("restarts {mode}, {} slow {kind}", size.slow), text);
         }
     }
+    // Something else holds the socket and starts the next life: systemd.
+    let Some(systemd) = systemd::installed() else {
+        let skipped = json!("skipped: no systemd can be booted here");
+        all.insert("restarts exit".to_owned(), skipped);
+        return Value::Object(all);
+    };
+    let keys = keys("exit");
+    systemd::restarts_with(&systemd, &keys.each_ref().map(String::as_str));
+    for (kind, slow) in Slow::ALL {
+        let restart = || drop(systemd.must(&["gatewayctl", "restart"]));
+        let text = systemd.in_netns(|| restarts(FRONT, slow, size, restart));
+        all.insert(format!("restarts exit, {} slow {kind}", size.slow), text);
+    }
     Value::Object(all)
+}
+
+/// What a restart does, in `[restart]`.
+fn keys(mode: &str) -> [String; 2] {
+    [format!("mode = \"{mode}\""), format!("drain = \"{DRAIN}\"")]
 }
 
 fn figures(report: &Report, lost: u64) -> Value {
@@ -156,20 +181,17 @@ fn figures(report: &Report, lost: u64) -> Value {
     ))
 }
 
-/// Restarts of a server beside slow clients: the others lose nothing.
-fn restarts(mode: &str, slow: Slow, size: Size) -> Value {
-    let gateway = Setup::behind(servers::node())
-        .config(format!("[restart]\nmode = \"{mode}\"\ndrain = \"2s\"\n"))
-        .start();
-    let (report, lost) = beside(slow, size.slow, gateway.addr(), || {
+/// Restarts beside slow clients: the others lose nothing.
+fn restarts(addr: SocketAddr, slow: Slow, size: Size, restart: impl Fn()) -> Value {
+    let (report, lost) = beside(slow, size.slow, addr, || {
         let running = Load {
             new_per_second: OTHERS,
-            ..Load::on(gateway.target())
+            ..Load::on(addr)
         }
         .start();
         running.flows(Part::New, 10);
         for _ in 0..size.restarts / 5 {
-            gateway.restart();
+            restart();
         }
         running.flows(Part::New, 100);
         running.stop()

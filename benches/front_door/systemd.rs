@@ -21,10 +21,9 @@ const PAUSE: Duration = Duration::from_millis(1500);
 /// sd-event(3)).
 const RESTART_SEC: f64 = 100.0;
 
-pub fn measure(size: Size) -> Value {
-    let Some(systemd) = prepared("bench") else {
-        return json!({"skipped": "no systemd can be booted here"});
-    };
+/// A box in which a gateway before the Node server is installed; none where there can be none.
+pub fn installed() -> Option<SystemdBox> {
+    let systemd = prepared("bench")?;
     let app = systemd.add_plain_user("app");
     let install = [
         "gatewayctl",
@@ -36,21 +35,30 @@ pub fn measure(size: Size) -> Value {
         "127.0.0.1:18789",
     ];
     systemd.must(&[&install[..], &node()].concat());
+    Some(systemd)
+}
+
+/// Starts the service anew with these keys of `[restart]`, and no others.
+pub fn restarts_with(systemd: &SystemdBox, keys: &[&str]) {
+    let config = "/etc/gateway/gateway.toml";
+    let before = systemd.read(config).unwrap();
+    let rest = before.lines().filter(|line| !line.starts_with("restart."));
+    let ours = keys.iter().map(|key| format!("restart.{key}"));
+    let text: Vec<String> = ours.chain(rest.map(str::to_owned)).collect();
+    systemd.write(config, &format!("{}\n", text.join("\n")));
+    systemd.must(&["systemctl", "restart", "gateway"]);
+}
+
+pub fn measure(size: Size) -> Value {
+    let Some(systemd) = installed() else {
+        return json!({"skipped": "no systemd can be booted here"});
+    };
     let count = size.restarts.div_ceil(2);
     let undisturbed = under_load(&systemd, || wait::pause(PAUSE * count as u32));
     let mut all = Map::new();
     all.insert("longest gap, undisturbed, ms".into(), gap(&undisturbed));
     for mode in ["respawn", "exit"] {
-        let config = "/etc/gateway/gateway.toml";
-        let rest: String = systemd
-            .read(config)
-            .unwrap()
-            .lines()
-            .filter(|line| !line.starts_with("restart.mode"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        systemd.write(config, &format!("restart.mode = \"{mode}\"\n{rest}"));
-        systemd.must(&["systemctl", "restart", "gateway"]);
+        restarts_with(&systemd, &[&format!("mode = \"{mode}\"")]);
         let report = under_load(&systemd, || {
             for _ in 0..count {
                 systemd.must(&["gatewayctl", "restart"]);

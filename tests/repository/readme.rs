@@ -9,11 +9,15 @@ use gateway::programs::{CtlCli, GatewayCli};
 
 const README: &str = include_str!("../../README.md");
 
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     ("README.md", README),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
+    (
+        "packaging/README.md",
+        include_str!("../../packaging/README.md"),
+    ),
 ];
 
 /// Directorys of this repository that the pages speak of.

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod nobody;
 pub mod packages;
 pub mod part;
+pub mod pod;
 pub mod port;
 pub mod random;
 pub mod raw;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare as leave};
+use nix::sched::{CloneFlags, setns, unshare as leave};
 
 use super::skip;
 
@@ -64,10 +64,17 @@ pub fn network(address: &str, what: impl FnOnce() + Send) {
     in_thread(inside);
 }
 
+/// Runs `what` on a thread that is in the network of process `pid`; threads and tasks that it starts are, too.
+pub fn in_network_of<T: Send>(pid: u32, what: impl FnOnce() -> T + Send) -> T {
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    in_thread(move || {
+        setns(&network, CloneFlags::CLONE_NEWNET).unwrap();
+        what()
+    })
+}
+
 /// Its children and threads are in its namespaces, too; those of others are not.
-fn in_thread(inside: impl FnOnce() + Send) {
+fn in_thread<T: Send>(inside: impl FnOnce() -> T + Send) -> T {
     let ended = std::thread::scope(|scope| scope.spawn(inside).join());
-    if let Err(panic) = ended {
-        std::panic::resume_unwind(panic);
-    }
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -44,3 +44,8 @@ pub fn rpm(out: &Path, revision: &str) -> Option<PathBuf> {
 pub fn tarball(out: &Path) -> Option<PathBuf> {
     build("tarball", &["strip", "sha256sum"], out, &[])
 }
+
+/// An image for container engines, as an OCI archive.
+pub fn image(out: &Path) -> Option<PathBuf> {
+    build("image", &["strip", "buildah"], out, &[])
+}

@@ -10,9 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
-
-use super::{skip, wait};
+use super::{namespace, skip, wait};
 
 /// What the box needs beside root: Debian's systemd-container and dbus.
 const PROGRAMS: [&str; 4] = ["systemd-nspawn", "nsenter", "dbus-daemon", "setpriv"];
@@ -328,16 +326,7 @@ impl SystemdBox {
     /// Runs `f` on a thread that is in the network of the box; threads and tasks that it starts
     /// are, too.
     pub fn in_netns<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let namespace = fs::File::open(format!("/proc/{}/ns/net", self.leader)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                f()
-            });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        namespace::in_network_of(self.leader, f)
     }
 
     /// `systemctl poweroff`: every service is stopped in order. How long it took until nothing was

@@ -198,3 +198,32 @@ fn the_tarball_is_installed_only_with_the_right_checksum_and_removed_without_a_t
     let left = must("find", &[text(&prefix), "!", "-type", "d"]);
     assert!(done && left.is_empty(), "{said}: {left}");
 }
+
+#[test]
+fn the_formula_is_ruby_and_names_a_source_with_everything_that_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(formula) = packages::formula(dir.path()) else {
+        return;
+    };
+    must("ruby", &["-c", text(&formula)]);
+    let words = std::fs::read_to_string(&formula).unwrap();
+    let value = |key: &str| {
+        let line = words.lines().find_map(|line| line.trim().strip_prefix(key));
+        line.unwrap_or_else(|| panic!("{key}: {words}"))
+            .trim_matches([' ', '"'])
+    };
+    assert!(!words.contains('@'), "{words}");
+    let source = value("url ").strip_prefix("file://").unwrap();
+    let sum = must("sha256sum", &[source]);
+    assert!(sum.starts_with(value("sha256 ")), "{sum}");
+    let files = must("tar", &["-tzf", source]);
+    for name in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "man/gateway.8",
+        "man/gateway.toml.5",
+    ] {
+        let path = format!("gateway-{}/{name}\n", value("version "));
+        assert!(files.contains(&path), "{path}");
+    }
+}

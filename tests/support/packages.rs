@@ -49,3 +49,8 @@ pub fn tarball(out: &Path) -> Option<PathBuf> {
 pub fn image(out: &Path) -> Option<PathBuf> {
     build("image", &["strip", "buildah"], out, &[])
 }
+
+/// A formula for Homebrew; its source lies beside it.
+pub fn formula(out: &Path) -> Option<PathBuf> {
+    build("formula", &["git", "ruby"], out, &[])
+}

@@ -26,7 +26,11 @@ struct KeptLines {
 
 impl SecretLines {
     pub fn keep(&self, line: &str) {
-        let line = line[..line.floor_char_boundary(LINE_MAX)].to_owned();
+        let mut end = line.len().min(LINE_MAX);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = line[..end].to_owned();
         let mut kept = lock(&self.0);
         if kept.first.len() < FIRST {
             return kept.first.push(line);

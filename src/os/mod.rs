@@ -17,6 +17,7 @@ pub mod send_queue;
 pub mod task;
 pub mod terminal;
 pub mod unix_socket;
+pub mod working_directory;
 
 /// A number that no other process is likely to draw. Not for secrets.
 pub fn random() -> u64 {

@@ -1,8 +1,10 @@
 //! What a sidecar inherits: the gateway's environment without what was meant for the gateway alone.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crate::os::process::Stat;
+use crate::os::working_directory::by_link;
 use crate::supervisor::HINTS;
 use crate::text::redact::Redactor;
 
@@ -37,6 +39,8 @@ pub struct Inherited {
     pub environment: Vec<(OsString, OsString)>,
     /// The soft limit on open files that the gateway started with; it raises its own.
     pub open_files: Option<(u64, u64)>,
+    /// The working directory, where a link leads to it, which each start follows anew.
+    pub directory: Option<PathBuf>,
 }
 
 impl Inherited {
@@ -50,6 +54,7 @@ impl Inherited {
         Self {
             environment,
             open_files: raise_open_files(),
+            directory: by_link(std::env::var_os("PWD").map(PathBuf::from)),
         }
     }
 

@@ -54,6 +54,7 @@ mod tests {
         let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
             open_files: None,
+            directory: None,
         });
         let argv = ["sh", "-c", script].map(str::to_owned);
         let variables = [("WHY".to_owned(), "x".to_owned())];

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,12 @@ impl ChildProcess {
             return Err("no command".to_owned());
         };
         let (named, args, extra) = (program.clone(), args.to_owned(), extra.to_owned());
-        let (cwd, inherited) = (cwd.map(PathBuf::from), Arc::clone(inherited));
+        let inherited = Arc::clone(inherited);
+        let cwd = match (&inherited.directory, cwd) {
+            (Some(directory), Some(cwd)) => Some(directory.join(cwd)),
+            (None, Some(cwd)) => Some(cwd.to_owned()),
+            (directory, None) => directory.clone(),
+        };
         let started = Kept::start(move || {
             let mut command = command(&named, &inherited);
             command.args(args).envs(extra);
@@ -268,6 +273,7 @@ mod tests {
         let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
             open_files: None,
+            directory: None,
         });
         let argv = ["sh".into(), "-c".into(), script.into()];
         ChildProcess::spawn(&argv, None, &inherited, &[])

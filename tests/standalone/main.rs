@@ -12,6 +12,7 @@ mod containers;
 mod crash_loop;
 mod crowded;
 mod delivery;
+mod deploy_by_link;
 mod exclusive;
 mod failure;
 mod field_cases;

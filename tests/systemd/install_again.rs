@@ -98,3 +98,41 @@ fn a_second_install_resets_nothing_that_was_chosen() {
     assert_eq!(wrong.status.code(), Some(2), "{}", all_of(&wrong));
     systemd.must(&["gatewayctl", "uninstall"]);
 }
+
+#[test]
+fn a_service_follows_the_link_from_which_it_was_installed() {
+    let Some(systemd) = prepared("link").filter(|_| servers::have("python3")) else {
+        return;
+    };
+    let deploy = |number: u32| {
+        let app = "/srv/app";
+        systemd.write(
+            &format!("{app}/releases/{number}/version"),
+            &number.to_string(),
+        );
+        systemd.sh(&format!("ln -sfn {app}/releases/{number} {app}/current"));
+    };
+    let version = || systemd.must(&["curl", "-sSf", "http://127.0.0.1:18789/version"]);
+    let install = "cd /srv/app/current && exec gatewayctl install --now --run-as nobody -- python3 -m http.server --bind 127.0.0.1 {port}";
+    deploy(1);
+    expect(
+        &systemd.run(&["sh", "-c", install]),
+        0,
+        &["installed and ready"],
+    );
+    assert_eq!(version(), "1");
+    deploy(2);
+    systemd.must(&["rm", "-r", "/srv/app/releases/1"]);
+    systemd.must(&["gatewayctl", "restart"]);
+    assert_eq!(version(), "2");
+    deploy(3);
+    systemd.must(&["gatewayctl", "restart", "--fresh"]);
+    assert_eq!(version(), "3");
+    // From there, the same install is the same.
+    expect(
+        &systemd.run(&["sh", "-c", install]),
+        0,
+        &["already installed"],
+    );
+    systemd.must(&["gatewayctl", "uninstall"]);
+}

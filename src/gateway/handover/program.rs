@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::os::process::same_file;
+use crate::os::working_directory::by_link;
 
 /// Environment variables that are meant for this process alone; a successor must not inherit them.
 const ANCESTORS: &[&str] = &[
@@ -27,6 +28,16 @@ pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// The working directory, where a link leads to it, which is followed again.
+    directory: Option<PathBuf>,
+}
+
+/// What execve takes, and before it chdir.
+pub(super) struct Execution {
+    pub image: CString,
+    pub arguments: Vec<CString>,
+    pub environment: Vec<CString>,
+    pub directory: Option<CString>,
 }
 
 impl Program {
@@ -47,6 +58,7 @@ impl Program {
             path,
             arguments,
             environment: std::env::vars_os().collect(),
+            directory: by_link(std::env::var_os("PWD").map(PathBuf::from)),
         })
     }
 
@@ -54,11 +66,11 @@ impl Program {
         &self.path
     }
 
-    /// The path, the arguments, and the environment with `more`, for execve.
+    /// How it is executed, with `more` in its environment.
     pub(super) fn for_exec<'a>(
         &self,
         more: impl Iterator<Item = (&'a str, RawFd)>,
-    ) -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
+    ) -> io::Result<Execution> {
         let arguments = self.arguments.iter().map(|one| text(one.as_bytes()));
         let kept = self.environment.iter().filter(|(name, _)| {
             let name = name.to_str();
@@ -67,11 +79,14 @@ impl Program {
         let environment = kept
             .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
             .chain(more.map(|(name, fd)| text(format!("{name}={fd}").as_bytes())));
-        Ok((
-            text(self.path.as_os_str().as_bytes())?,
-            arguments.collect::<io::Result<_>>()?,
-            environment.collect::<io::Result<_>>()?,
-        ))
+        let directory = self.directory.as_ref();
+        let directory = directory.map(|path| text(path.as_os_str().as_bytes()));
+        Ok(Execution {
+            image: text(self.path.as_os_str().as_bytes())?,
+            arguments: arguments.collect::<io::Result<_>>()?,
+            environment: environment.collect::<io::Result<_>>()?,
+            directory: directory.transpose()?,
+        })
     }
 }
 

@@ -60,11 +60,12 @@ pub(super) fn spawn(
     parentage: Parentage,
 ) -> io::Result<Executing> {
     let numbers = inherited.iter().map(|(name, fd)| (*name, fd.as_raw_fd()));
-    let (image, argv, envp) = program.for_exec(numbers.clone())?;
+    let execution = program.for_exec(numbers.clone())?;
     let plan = ExecPlan {
-        image,
-        argv: pointers(&argv),
-        envp: pointers(&envp),
+        argv: pointers(&execution.arguments),
+        envp: pointers(&execution.environment),
+        image: execution.image,
+        directory: execution.directory,
         keep: numbers.map(|(_, fd)| fd).collect(),
         mask: signals::set(),
     };
@@ -145,6 +146,7 @@ fn read_number(stream: &mut StdStream) -> io::Result<[u8; 4]> {
 
 struct ExecPlan {
     image: CString,
+    directory: Option<CString>,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     keep: Vec<RawFd>,
@@ -170,6 +172,11 @@ impl ExecPlan {
         let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
         // The signals stay blocked until the handlers exist.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
+        if let Some(directory) = &self.directory {
+            // Where the link leads nowhere now, the directory of before has to do.
+            // SAFETY: a plain system call with a null-terminated path.
+            let _ = unsafe { libc::chdir(directory.as_ptr()) };
+        }
         for fd in &self.keep {
             // SAFETY: open in the parent when it forked; only this copy loses its close-on-exec.
             unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };

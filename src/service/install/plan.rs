@@ -12,6 +12,7 @@ use super::instance_files::InstanceFiles;
 use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::os::process;
+use crate::os::working_directory::by_link;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
@@ -57,7 +58,8 @@ impl InstallFacts {
         Ok(Self {
             bin_dir: bin_dir(&path)?,
             place: Invocation {
-                cwd,
+                // A link in its name stays one: each start of the service follows it.
+                cwd: by_link(env.path("PWD")).unwrap_or(cwd),
                 path,
                 sudo: sudo_user.is_some(),
             },

@@ -18,7 +18,11 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     pub listen: Vec<Listen>,
     pub exclusive: bool,
+    /// `--app-port`
     pub port: Option<u16>,
+    pub cwd: Option<PathBuf>,
+    /// `--env`
+    pub env: Vec<(String, String)>,
     pub ready: Option<String>,
     /// `--start-timeout`
     pub start_timeout: Option<Dur>,
@@ -295,12 +299,17 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         let main = SidecarSpec::new(flags.command.clone());
         config.sidecar.insert(MAIN_SIDECAR.to_owned(), main);
     }
-    let of_main = flags.port.is_some() || flags.ready.is_some() || flags.start_timeout.is_some();
-    if !of_main && !flags.exclusive {
+    let of_main = flags.exclusive
+        || flags.port.is_some()
+        || flags.cwd.is_some()
+        || !flags.env.is_empty()
+        || flags.ready.is_some()
+        || flags.start_timeout.is_some();
+    if !of_main {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        let message = "--exclusive, --port, --ready and --start-timeout speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        let message = "--exclusive, --app-port, --cwd, --env, --ready and --start-timeout speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
         return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
@@ -309,6 +318,10 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
     if let Some(port) = flags.port {
         main.port = Some(port);
     }
+    if let Some(directory) = &flags.cwd {
+        main.cwd = Some(directory.clone());
+    }
+    main.env.extend(flags.env.iter().cloned());
     if let Some(path) = &flags.ready {
         main.ready = Ready::Http(path.clone());
     }

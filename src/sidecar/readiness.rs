@@ -168,7 +168,7 @@ impl ReadinessProbe<'_> {
         let other = found.first()?.port();
         let assigned = self.port;
         let text = format!(
-            "is listening on {other} instead of the assigned port {assigned}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
+            "is listening on {other} instead of the assigned port {assigned}: use {{port}} in its command or $PORT in the program, or `--app-port {other}`"
         );
         Some(Hint {
             text,

@@ -539,7 +539,7 @@ fn a_fixed_port_is_used_again_by_the_next_sidecar() {
     let mut command = servers::node();
     command[2] = port.to_string();
     let gateway = Setup::behind(command)
-        .flag("--port")
+        .flag("--app-port")
         .flag(port.to_string())
         .start();
     let load = crate::support::load::Load {

@@ -241,7 +241,7 @@ fn the_only_sidecar_keeps_what_no_route_takes_and_one_that_gets_nothing_is_a_war
         )
     };
     let gateway = Setup::behind(HTTP_SERVER)
-        .flag("--port")
+        .flag("--app-port")
         .flag(port.to_string())
         .config(route("/api"))
         .start();

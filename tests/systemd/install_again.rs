@@ -90,7 +90,7 @@ fn a_second_install_resets_nothing_that_was_chosen() {
     assert!(unit().contains(&format!("User={}", ada.name)), "{}", unit());
     assert_eq!(mirror(8080)["env"]["FOO"], "bar");
     expect(
-        &install(&["--now", "--unset", "port"]),
+        &install(&["--now", "--unset", "app-port"]),
         0,
         &["already installed"],
     );

@@ -1,9 +1,7 @@
 //! The command line of `gateway`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::config::{Dur, Listen, Overrides};
@@ -61,7 +59,7 @@ pub enum GatewayCommand {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServerArgs {
     /// Listen here: an address, a port, or unix:/PATH; may be repeated [default: 127.0.0.1:18789]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, short = 'p', value_name = "ADDR")]
     pub listen: Vec<Listen>,
     /// Never run two copies of the server at once: during a restart, requests wait while it stops
     /// and starts again
@@ -69,8 +67,14 @@ pub struct ServerArgs {
     pub exclusive: bool,
     /// The port that the server always listens on, if it takes neither {port} nor $PORT (implies
     /// --exclusive)
-    #[arg(long, value_name = "PORT")]
+    #[arg(long = "app-port", value_name = "PORT")]
     pub port: Option<u16>,
+    /// Its former name, which everybody took for the port of clients.
+    #[arg(long = "port", hide = true, value_name = "PORT", value_parser = two_ports)]
+    former_port: Option<u16>,
+    /// The directory in which the server starts [default: the current one]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub cwd: Option<PathBuf>,
     /// The server is ready when this path answers with success, e.g. /health [default: when it
     /// answers HEAD / with any status]
     #[arg(long, value_name = "PATH")]
@@ -96,8 +100,11 @@ pub struct RunArgs {
     pub state_dir: Option<PathBuf>,
     /// Gateway name, if several run on a machine [default: gateway, or gateway-PORT on another
     /// port]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "name", value_name = "NAME")]
     pub instance: Option<String>,
+    /// Set an environment variable for the server; may be repeated
+    #[arg(long, short, alias = "set", value_name = "KEY=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -110,16 +117,6 @@ pub struct CheckArgs {
 }
 
 impl GatewayCli {
-    /// Reads a command line. For a command without `--` before it, the error says how to write it.
-    ///
-    /// # Errors
-    /// What clap says, `--help` and `--version` included: print it and use its exit code.
-    pub fn read(
-        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
-        Self::try_parse_from(line).map_err(|error| with_dashes(error, "gateway run --"))
-    }
-
     /// What the flags say, whichever subcommand has them.
     pub fn overrides(&self) -> Overrides {
         match &self.command {
@@ -130,12 +127,32 @@ impl GatewayCli {
     }
 }
 
+/// Tells the two ports apart.
+fn two_ports(port: &str) -> Result<u16, String> {
+    Err(format!(
+        "clients connect to --listen {port}; the port on which the server itself always listens is --app-port {port}"
+    ))
+}
+
+/// The name and the value of a variable.
+///
+/// # Errors
+/// How it is written.
+pub fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it takes a name and a value, as in COLOR=blue".to_owned()),
+    }
+}
+
 impl RunArgs {
     fn overrides(&self) -> Overrides {
         let ServerArgs {
             listen,
             exclusive,
             port,
+            former_port: _,
+            cwd,
             ready,
             start_timeout,
             command,
@@ -147,22 +164,11 @@ impl RunArgs {
             listen,
             exclusive,
             port,
+            cwd,
+            env: self.env.clone(),
             ready,
             start_timeout,
             command,
         }
     }
-}
-
-/// Adds how the command line is written to an error whose cause is a missing `--`.
-pub fn with_dashes(mut error: clap::Error, before: &str) -> clap::Error {
-    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
-        && error.kind() == ErrorKind::UnknownArgument
-        && !word.starts_with('-')
-    {
-        let tip = format!("put the command after `--`: {before} {word} …");
-        let tip = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tip);
-    }
-    error
 }

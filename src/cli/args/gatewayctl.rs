@@ -1,11 +1,9 @@
 //! The command line of `gatewayctl`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use super::gateway::with_dashes;
 use super::inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
@@ -46,7 +44,7 @@ pub struct CtlCli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Gateway name
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, visible_alias = "name", global = true, value_name = "NAME")]
     pub instance: Option<String>,
     /// Only your own gateways (user scope)
     #[arg(long, global = true, conflicts_with = "system")]
@@ -207,24 +205,4 @@ pub struct ManArgs {
     /// The directory to write the pages to
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
-}
-
-impl CtlCli {
-    /// Reads a command line. For `inhibit` and `install` without `--` before the command, the error
-    /// says how to write it.
-    ///
-    /// # Errors
-    /// What clap says, `--help` and `--version` included: print it and use its exit code.
-    pub fn read(
-        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
-        let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
-        let takes_command = ["inhibit", "install"]
-            .into_iter()
-            .find(|name| line.iter().skip(1).any(|word| word == name));
-        Self::try_parse_from(line).map_err(|error| match takes_command {
-            Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
-            None => error,
-        })
-    }
 }

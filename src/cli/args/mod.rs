@@ -4,6 +4,7 @@
 mod gateway;
 mod gatewayctl;
 mod inspect;
+mod read;
 mod restart;
 mod service;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::gateway::ServerArgs;
+use super::gateway::{ServerArgs, variable};
 use crate::service::sandbox::Sandbox;
 use crate::service::{ChosenOption, ServiceManagerKind};
 
@@ -27,8 +27,8 @@ pub struct InstallArgs {
     pub env_file: Option<PathBuf>,
     /// Set an environment variable for the server; may be repeated. It goes to a file that only the
     /// service manager may read; remove it with `--set KEY=`
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    #[arg(long, short = 'e', visible_alias = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    pub set: Vec<(String, String)>,
     /// Sandboxing level [default: app]
     #[arg(long, value_name = "LEVEL")]
     pub sandbox: Option<Sandbox>,

@@ -29,10 +29,64 @@ fn a_bare_gateway_runs() {
 }
 
 #[test]
+fn what_hands_type_is_understood_by_run_and_install() {
+    let options = "-p 8080 --app-port 3000 --cwd /srv --name web -e A=1 --env B=x=y -- x";
+    let line = format!("gateway run {options}");
+    let flags = GatewayCli::try_parse_from(line.split(' '))
+        .unwrap()
+        .overrides();
+    assert_eq!(flags.listen[0].port(), Some(8080));
+    assert_eq!(flags.port, Some(3000));
+    assert_eq!(flags.cwd.as_deref(), Some("/srv".as_ref()));
+    assert_eq!(flags.instance.as_deref(), Some("web"));
+    let env = [
+        ("A".to_owned(), "1".to_owned()),
+        ("B".to_owned(), "x=y".to_owned()),
+    ];
+    assert_eq!(flags.env, env);
+
+    let line = format!("gatewayctl install {options}");
+    let cli = CtlCli::try_parse_from(line.split(' ')).unwrap();
+    assert_eq!(cli.global.instance.as_deref(), Some("web"));
+    let CtlCommand::Install(install) = cli.command else {
+        panic!("{cli:?}");
+    };
+    assert_eq!(install.server.listen[0].port(), Some(8080));
+    assert_eq!(install.server.port, Some(3000));
+    assert_eq!(install.set, env);
+
+    for program in ["gateway run", "gatewayctl install"] {
+        let line = format!("{program} --port 8080 -- x");
+        let error = match program {
+            "gateway run" => GatewayCli::read(line.split(' ')).unwrap_err(),
+            _ => CtlCli::read(line.split(' ')).unwrap_err(),
+        };
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 2);
+        assert!(text.contains("clients connect to --listen 8080"), "{text}");
+        assert!(text.contains("--app-port 8080"), "{text}");
+        let line = format!("{program} -e COLOR -- x");
+        let error = match program {
+            "gateway run" => GatewayCli::read(line.split(' ')).unwrap_err(),
+            _ => CtlCli::read(line.split(' ')).unwrap_err(),
+        };
+        assert!(error.to_string().contains("a name and a value"), "{error}");
+    }
+}
+
+#[test]
 fn a_command_without_the_dashes_is_told_how() {
     for line in ["gateway run node server.js", "gateway node server.js"] {
         let error = GatewayCli::read(line.split(' ')).unwrap_err().to_string();
         assert!(error.contains("gateway run -- node"), "{error}");
+    }
+    for command in ["status", "restart", "install"] {
+        let line = format!("gateway {command}");
+        let error = GatewayCli::read(line.split(' ')).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("did you mean: gatewayctl {command}")),
+            "{error}"
+        );
     }
     let error = |line: &str| CtlCli::read(line.split(' ')).unwrap_err().to_string();
     let inhibit = error("gatewayctl inhibit --why backup ./backup.sh");

@@ -42,10 +42,6 @@ fn ask(what: &str) -> Option<bool> {
 fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRequest, CliError> {
     let global = &ctx.global;
     services::refuse_path(ctx, env)?;
-    let set = args.set.iter().map(|pair| match pair.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Exit::Usage.error("--set takes a name and a value, as in --set COLOR=blue")),
-    });
     Ok(InstallRequest {
         instance: target::wanted_name(global, env),
         scope: target::scope(global),
@@ -53,12 +49,13 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         listen: args.server.listen.clone(),
         exclusive: args.server.exclusive,
         port: args.server.port,
+        cwd: args.server.cwd.clone(),
         ready: args.server.ready.clone(),
         start_timeout: args.server.start_timeout,
         socket: args.socket,
         run_as: args.run_as.clone().map(RunAs::User),
         env_file: args.env_file.clone(),
-        set: set.collect::<Result<_, _>>()?,
+        set: args.set.clone(),
         sandbox: args.sandbox,
         unset: args.unset.clone(),
         supervisor: args.supervisor.unwrap_or_default(),

@@ -17,7 +17,7 @@ impl ChosenOption {
         match self {
             Self::Listen => Some((&["gateway"], "listen")),
             Self::Exclusive => Some((MAIN, "overlap")),
-            Self::Port => Some((MAIN, "port")),
+            Self::AppPort => Some((MAIN, "port")),
             Self::Ready => Some((MAIN, "ready")),
             Self::StartTimeout => Some((MAIN, "start_timeout")),
             Self::Socket | Self::RunAs | Self::EnvFile | Self::Sandbox => None,
@@ -95,7 +95,7 @@ impl InstallRequest {
         match option {
             ChosenOption::Listen => !self.listen.is_empty(),
             ChosenOption::Exclusive => self.exclusive || self.port.is_some(),
-            ChosenOption::Port => self.port.is_some(),
+            ChosenOption::AppPort => self.port.is_some(),
             ChosenOption::Ready => self.ready.is_some(),
             ChosenOption::StartTimeout => self.start_timeout.is_some(),
             ChosenOption::Socket => self.socket,
@@ -191,7 +191,7 @@ mod tests {
             ChosenOption::Listen,
             ChosenOption::Exclusive,
             ChosenOption::Ready,
-            ChosenOption::Port,
+            ChosenOption::AppPort,
             ChosenOption::RunAs,
         ] {
             option.forget(&mut config);

@@ -49,6 +49,7 @@ pub(super) fn compose(
     }
     if request.exclusive
         || request.port.is_some()
+        || request.cwd.is_some()
         || request.ready.is_some()
         || request.start_timeout.is_some()
         || !request.set.is_empty()
@@ -56,7 +57,7 @@ pub(super) fn compose(
         let sidecars = section(&mut table, "sidecar")?;
         let Some(Value::Table(main)) = sidecars.get_mut(MAIN_SIDECAR) else {
             return Err(ServiceError::usage(
-                "--exclusive, --port, --ready, --start-timeout and --set speak of a server, and none is given",
+                "--exclusive, --app-port, --cwd, --ready, --start-timeout and --set speak of a server, and none is given",
             )
             .next("gatewayctl install … -- COMMAND"));
         };
@@ -65,6 +66,16 @@ pub(super) fn compose(
         }
         if let Some(port) = request.port {
             main.insert("port".into(), i64::from(port).into());
+        }
+        if let Some(directory) = &request.cwd {
+            let directory = place.cwd.join(directory);
+            if !directory.is_dir() {
+                return Err(ServiceError::usage(format!(
+                    "--cwd: there is no directory {}",
+                    directory.display()
+                )));
+            }
+            main.insert("cwd".into(), utf8(&directory)?.into());
         }
         if let Some(path) = &request.ready {
             let ready = Table::from_iter([("http".to_owned(), path.clone().into())]);

@@ -36,7 +36,7 @@ pub enum ChosenOption {
     /// Two copies may run side by side
     Exclusive,
     /// The server gets a private port
-    Port,
+    AppPort,
     /// Ready when it answers HEAD / with any status
     Ready,
     /// The default time to become ready
@@ -63,6 +63,8 @@ pub struct InstallRequest {
     pub listen: Vec<Listen>,
     pub exclusive: bool,
     pub port: Option<u16>,
+    /// Where the server starts; none for the current directory.
+    pub cwd: Option<PathBuf>,
     pub ready: Option<String>,
     pub start_timeout: Option<Dur>,
     pub socket: bool,

@@ -293,7 +293,7 @@ fn a_sidecar_that_listens_elsewhere_is_found_out() {
         "{output}"
     );
     assert!(
-        output.contains("{port}") && output.contains(&format!("--port {elsewhere}")),
+        output.contains("{port}") && output.contains(&format!("--app-port {elsewhere}")),
         "the way out is named: {output}"
     );
 }

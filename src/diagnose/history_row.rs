@@ -73,12 +73,13 @@ impl HistoryRow {
                 strategy,
                 outcome,
                 took_ms,
+                ended,
                 downtime_ms,
                 ..
             } => Self {
                 what: format!("{kind} {} ({strategy})", outcome.outcome),
                 who: requester(who),
-                why: reason_and_cause(reason, outcome.cause.as_deref()),
+                why: reason_and_cause(reason, outcome.cause.as_deref(), ended),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
             HistoryEntry::Cut { sidecar, cut, .. } => {
@@ -150,9 +151,10 @@ fn reason_given(reason: &str) -> Option<String> {
 }
 
 /// The reason that was given, and the first line of why it was rejected or failed.
-fn reason_and_cause(reason: &str, cause: Option<&str>) -> Option<String> {
+fn reason_and_cause(reason: &str, cause: Option<&str>, ended: &[String]) -> Option<String> {
     let first = cause.and_then(|cause| cause.split(" | ").next());
-    let all = [reason_given(reason), first.map(str::to_owned)];
+    let ended = (!ended.is_empty()).then(|| format!("ended {}", ended.join(", ")));
+    let all = [reason_given(reason), first.map(str::to_owned), ended];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join(": "))
 }

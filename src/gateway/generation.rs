@@ -35,7 +35,8 @@ pub struct Generation {
 /// How long work may go on under a budget.
 pub fn drain_time_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
     let requests = budget.time(config.restart.drain.0);
-    DrainTime::new(requests, spec.tunnel_drain(&config.restart))
+    let tunnels = spec.tunnel_drain(&config.restart);
+    DrainTime::new(requests, tunnels, &config.restart.hold)
 }
 
 fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> {

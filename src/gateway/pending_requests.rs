@@ -53,6 +53,8 @@ pub struct PendingRequest {
     pub asked: RequestRecord,
     /// What it cut on its way.
     pub cut: Vec<String>,
+    /// The streams and tunnels that it ended.
+    pub ended: Vec<String>,
 }
 
 /// How things stand when requests end.
@@ -185,6 +187,7 @@ impl PendingRequests {
             at: request.at,
             took_ms,
             cut: request.cut,
+            ended: request.ended,
         };
         log_end(&end, request.before.number, scene.after.number);
         if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
@@ -192,10 +195,8 @@ impl PendingRequests {
         {
             self.fulfil(*generation, &request.asked, &end);
         }
-        let (outcome, reason) = (end.outcome.clone(), &end.reason);
-        self.record
-            .request(request.asked, id, end.kind, reason, outcome, took_ms);
-        let (outcome, cut) = (end.outcome.outcome, end.cut.clone());
+        self.record.request(request.asked, &end);
+        let (outcome, notes) = (end.outcome.outcome, notes_of_cut(&end.cut, &end.ended));
         self.last = Some(end);
         let Asker::Client(_, reply) = request.asker else {
             return;
@@ -223,9 +224,7 @@ impl PendingRequests {
             pid: scene.pid,
             took_ms,
             drained: scene.draining.is_none(),
-            notes: (scene.notes.iter().cloned())
-                .chain(note_of_cut(&cut))
-                .collect(),
+            notes: scene.notes.iter().cloned().chain(notes).collect(),
         };
         match scene.draining {
             Some(generation) if request.drained => {
@@ -253,9 +252,8 @@ impl PendingRequests {
         for (asked, mut end) in fulfilled {
             end.outcome = ended(&verdict, false);
             log_end(&end, generation, serves);
-            let (id, outcome) = (&end.request, end.outcome.clone());
-            self.record
-                .request(asked, id, end.kind, &end.reason, outcome, end.took_ms);
+            self.record.request(asked, &end);
+            let id = &end.request;
             if self.last.as_ref().is_some_and(|last| last.request == *id) {
                 self.last = Some(end);
             }
@@ -279,14 +277,16 @@ impl PendingRequests {
         let id = work.request.unwrap_or_default();
         if let Some(waiting) = self.waiting.get_mut(&id) {
             waiting.cut.extend(work.cut);
+            waiting.ended.extend(work.ended);
             return;
         }
         let draining = self.for_drain.iter_mut();
         for (_, _, outcome) in draining.filter(|(_, _, outcome)| outcome.request == id) {
-            outcome.notes.extend(note_of_cut(&work.cut));
+            outcome.notes.extend(notes_of_cut(&work.cut, &work.ended));
         }
         if let Some(last) = self.last.as_mut().filter(|last| last.request == id) {
             last.cut.extend(work.cut);
+            last.ended.extend(work.ended);
         }
     }
 
@@ -320,8 +320,12 @@ impl PendingRequests {
     }
 }
 
-fn note_of_cut(cut: &[String]) -> Option<String> {
-    (!cut.is_empty()).then(|| format!("time to finish was over; cut: {}", cut.join(", ")))
+fn notes_of_cut(cut: &[String], ended: &[String]) -> Vec<String> {
+    let note =
+        |what, all: &[String]| (!all.is_empty()).then(|| format!("{what}: {}", all.join(", ")));
+    let cut = note("time to finish was over; cut", cut);
+    let ended = note("ended for the restart", ended);
+    cut.into_iter().chain(ended).collect()
 }
 
 /// Answers a request that cannot be done now.

@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use tracing::info;
+
 use super::handover::{Predecessor, ToPredecessor};
 use super::outbox::Outbox;
 use crate::control::protocol::Progress;
 use crate::state::terms::ProgressStage;
 
-/// Work at one sidecar that a drain's end cut.
+/// Work at one sidecar that the end of a drain ended.
 #[derive(Clone, Debug)]
 pub struct CutWork {
     /// The restart or reload that this is about.
     pub request: Option<String>,
     pub sidecar: String,
-    /// Requests with their age, and leases.
+    /// What was cut: requests with their age, and leases.
     pub cut: Vec<String>,
+    /// Streams and tunnels that were ended in their time, each with its age.
+    pub ended: Vec<String>,
     /// Nobody wanted to wait for it.
     pub forced: bool,
 }
@@ -38,15 +42,23 @@ impl Reporter {
         }
     }
 
-    /// The work at a sidecar that was cut after `time`, none for ever; nothing is to tell when all
-    /// of it was finished.
-    pub fn cut(&self, sidecar: &str, time: Option<Duration>, cut: Vec<String>) {
-        if !cut.is_empty() {
+    /// The work at a sidecar that was cut after `time`, none for ever, and the streams and tunnels
+    /// that were `ended` before; nothing is to tell when all of it was finished.
+    pub fn cut(&self, sidecar: &str, time: Option<Duration>, cut: Vec<String>, ended: Vec<String>) {
+        if !ended.is_empty() {
+            info!(
+                SIDECAR = sidecar,
+                "[gateway] {sidecar} is replaced; ended {}",
+                ended.join(", ")
+            );
+        }
+        if !cut.is_empty() || !ended.is_empty() {
             // When the loop has ended, the process has told what it cuts.
             self.cuts.send(CutWork {
                 request: self.request.clone(),
                 sidecar: sidecar.to_owned(),
                 cut,
+                ended,
                 forced: time == Some(Duration::ZERO),
             });
         }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::progress::CutWork;
 use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::Loaded;
+use crate::control::protocol::LastRestart;
 use crate::control::server::Caller;
 use crate::os::jobs::Jobs;
 use crate::os::oom;
@@ -186,27 +187,21 @@ impl LifeRecord {
     }
 
     /// A request is at its end.
-    pub fn request(
-        &self,
-        asked: RequestRecord,
-        id: &str,
-        kind: RequestKindName,
-        reason: &str,
-        outcome: RequestEnd,
-        took_ms: u64,
-    ) {
+    pub fn request(&self, asked: RequestRecord, end: &LastRestart) {
+        let outcome = &end.outcome;
         self.append(HistoryEntry::Request {
-            id: id.to_owned(),
-            kind,
+            id: end.request.clone(),
+            kind: end.kind,
             who: asked.who,
-            reason: cut_reason(&self.redactor.text(reason)),
+            reason: cut_reason(&self.redactor.text(&end.reason)),
             strategy: asked.strategy,
             phases: asked.phases,
             outcome: RequestEnd {
-                cause: outcome.cause.map(|cause| self.redactor.text(&cause)),
-                ..outcome
+                cause: (outcome.cause.as_ref()).map(|cause| self.redactor.text(cause)),
+                ..outcome.clone()
             },
-            took_ms,
+            took_ms: end.took_ms,
+            ended: end.ended.clone(),
             // Only who probes from outside can tell.
             downtime_ms: None,
         });

@@ -16,7 +16,7 @@ use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::control::protocol::DrainCause;
 use crate::os::mutex::lock;
-use crate::proxy::{Address, Backend, Door, Upstream};
+use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
 use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
 use crate::state::terms::ProgressStage;
 
@@ -131,6 +131,7 @@ impl Slot {
         persist: bool,
     ) -> Result<(), Arc<SidecarFailure>> {
         self.backend.tickets.set_patience(spec.live.stalled.0);
+        self.backend.tickets.streams.go_on();
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.
@@ -140,7 +141,7 @@ impl Slot {
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done
     /// or half the time is used, and its tunnels have ended; then closes the door and waits for the
-    /// rest.
+    /// rest, for as long as others can wait for it.
     async fn fade(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
         let begun = Instant::now();
         leases.tell_drain(DrainCause::Restart, time.requests);
@@ -155,7 +156,8 @@ impl Slot {
         }
         let what = format!("{}: drain time", self.name);
         let cut = cut(&what, std::iter::once(&self.backend), Some(leases));
-        report.cut(&self.name, time.requests, cut);
+        let ended = self.backend.tickets.take_ended_early();
+        report.cut(&self.name, time.requests, cut, ended);
     }
 
     async fn fade_then_hold(
@@ -184,8 +186,24 @@ impl Slot {
             within(begun, time.requests.map(|time| time / 2), early).await;
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
+        let held = Instant::now();
         let all = async { tokio::join!(backend.tickets.wait_all(), leases.released()) };
-        within(begun, time.requests, all).await;
+        let streams = async {
+            tokio::time::sleep_until(held + time.tunnels).await;
+            backend.end_streams(CLOSE_HANDSHAKE).await;
+            std::future::pending().await
+        };
+        let rest = async {
+            tokio::select! {
+                _ = all => {}
+                () = streams => {}
+            }
+        };
+        let left = time
+            .requests
+            .map(|time| time.saturating_sub(begun.elapsed()));
+        let limit = left.map_or(time.held, |left| left.min(time.held));
+        within(held, Some(limit), rest).await;
     }
 
     /// Tells the sidecar, once and when it asked for it, that its work comes to an end within

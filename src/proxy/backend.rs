@@ -104,6 +104,14 @@ impl Backend {
         std::mem::take(&mut *lock(&self.tunnels_end)).cancel();
     }
 
+    /// Ends the answers whose length is not announced: each in order if that is possible within
+    /// `last`, else where it is.
+    pub async fn end_streams(&self, last: Duration) {
+        self.tickets.streams.end_in_order();
+        tokio::time::sleep(last).await;
+        self.tickets.streams.end_at_once();
+    }
+
     /// The token that cuts the connections of an [`Upstream`] made from here on.
     pub fn cut_token(&self) -> CancellationToken {
         lock(&self.cut).clone()

@@ -15,7 +15,9 @@ words! {
         Refused = "refused",
         /// The server behind gave no answer, or broke it off.
         Failed = "failed",
-        /// The gateway ended it: its time was over, in a drain or a stop.
+        /// The gateway ended a stream or a tunnel in order: for a restart or a stop.
+        Ended = "ended",
+        /// The gateway broke it off: its time was over, in a drain or a stop.
         Cut = "cut",
     }
 }

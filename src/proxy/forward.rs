@@ -241,30 +241,28 @@ fn head_for_upstream(
 /// The upstream's response, which may begin a tunnel to `client`.
 fn pass_back(
     front: &Arc<Front>,
-    upstream: UpstreamResponse,
+    mut upstream: UpstreamResponse,
     client: Option<OnUpgrade>,
     mut in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (NotForwarded, InFlight)> {
-    let UpstreamResponse {
-        response,
-        mut ticket,
-        lease,
-    } = upstream;
-    match (response.status(), client) {
+    match (upstream.response.status(), client) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+            let UpstreamResponse {
+                response, ticket, ..
+            } = upstream;
             Ok(begin_tunnel(front, response, client, ticket, in_flight))
         }
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
             let why = format!(
                 "{} switched protocols without being asked",
-                ticket.backend()
+                upstream.ticket.backend()
             );
             Err((NotForwarded::BadGateway(why), in_flight))
         }
-        _ => {
-            ticket.becomes_request();
-            in_flight.record.answered(response.status());
-            Ok(response.map(|body| ResponseBody::proxied(body, lease, ticket, in_flight)))
+        (status, _) => {
+            upstream.ticket.becomes_request();
+            in_flight.record.answered(status);
+            Ok(ResponseBody::proxied(upstream, in_flight))
         }
     }
 }

@@ -13,6 +13,8 @@ use hyper::body::Incoming;
 use super::exchange_end::ExchangeEnd;
 use super::headers;
 use super::progress::InFlight;
+use super::retry::UpstreamResponse;
+use super::streams::{Stream, StreamStep};
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
 
@@ -30,8 +32,19 @@ pub struct Proxied {
     body: Incoming,
     /// The upstream connection, to be kept when the response is complete.
     lease: Option<UpstreamLease>,
-    _ticket: Ticket,
+    ticket: Ticket,
     in_flight: InFlight,
+    /// Where its length is not announced.
+    stream: Option<Stream>,
+}
+
+/// Why the body of a response breaks off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    #[error("its server is replaced, and new requests wait for that")]
+    BrokenOff,
 }
 
 impl ResponseBody {
@@ -40,23 +53,27 @@ impl ResponseBody {
         Self::Local(Full::new(text.into()), None)
     }
 
-    /// An upstream's response; `lease` when its connection can be used again.
-    pub fn proxied(
-        body: Incoming,
-        lease: Option<UpstreamLease>,
-        ticket: Ticket,
-        in_flight: InFlight,
-    ) -> Self {
-        let mut proxied = Proxied {
-            body,
+    /// The body of an upstream's response.
+    pub fn proxied(response: UpstreamResponse, in_flight: InFlight) -> Response<Self> {
+        let UpstreamResponse {
+            response,
+            ticket,
             lease,
-            _ticket: ticket,
-            in_flight,
-        };
-        if proxied.body.is_end_stream() {
-            proxied.finish();
-        }
-        Self::Proxied(Box::new(proxied))
+            borders,
+        } = response;
+        response.map(|body| {
+            let mut proxied = Proxied {
+                body,
+                lease,
+                ticket,
+                in_flight,
+                stream: borders.map(Stream::new),
+            };
+            if proxied.body.is_end_stream() {
+                proxied.finish();
+            }
+            Self::Proxied(Box::new(proxied))
+        })
     }
 
     /// A reply of the gateway's own to a request, which ends so and is in flight until its last byte.
@@ -81,6 +98,51 @@ impl Proxied {
             lease.give_back();
         }
     }
+
+    /// The gateway ends it, whatever its server still has.
+    fn end_early(&mut self, end: ExchangeEnd) {
+        self.ticket.ends_early();
+        self.in_flight.record.ends(end);
+        // Dropped: the rest of the answer is on its connection.
+        self.lease = None;
+    }
+
+    /// Whether the gateway ended it, and the answer is complete.
+    fn is_complete(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_complete)
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(stream) = &mut self.stream else {
+            return Pin::new(&mut self.body)
+                .poll_frame(cx)
+                .map_err(BodyError::Upstream);
+        };
+        let frame = match stream.is_over() {
+            false => Pin::new(&mut self.body).poll_frame(cx)?,
+            true => Poll::Pending,
+        };
+        let end = self.ticket.streams();
+        let step = match frame.map(|frame| frame.map(Frame::into_data)) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(trailers))) => StreamStep::Frame(trailers),
+            Poll::Ready(Some(Ok(data))) => stream.data(data, end),
+            Poll::Pending => {
+                let progress = self.in_flight.progress();
+                let written = progress.is_none_or(|progress| progress.may_interrupt());
+                stream.wait(end, written, cx)
+            }
+        };
+        match step {
+            StreamStep::Frame(frame) => Poll::Ready(Some(Ok(frame))),
+            StreamStep::Wait => Poll::Pending,
+            StreamStep::End => Poll::Ready(None),
+            StreamStep::BreakOff => Poll::Ready(Some(Err(BodyError::BrokenOff))),
+        }
+    }
 }
 
 /// The bytes of a frame that are body.
@@ -90,12 +152,12 @@ fn length(frame: &Frame<Bytes>) -> u64 {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Local(text, in_flight) => {
                 let frame = Pin::new(text).poll_frame(cx);
@@ -105,7 +167,10 @@ impl Body for ResponseBody {
                 frame.map_err(|never| match never {})
             }
             Self::Proxied(proxied) => {
-                let mut frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
+                if proxied.is_complete() {
+                    return Poll::Ready(None);
+                }
+                let mut frame = ready!(proxied.poll_frame(cx));
                 if let Some(trailers) = frame
                     .as_mut()
                     .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
@@ -115,10 +180,13 @@ impl Body for ResponseBody {
                 let record = &mut proxied.in_flight.record;
                 match &frame {
                     Some(Ok(frame)) => record.handed_over(length(frame)),
-                    Some(Err(_)) => record.ends(ExchangeEnd::Failed),
+                    Some(Err(BodyError::Upstream(_))) => record.ends(ExchangeEnd::Failed),
+                    Some(Err(BodyError::BrokenOff)) => proxied.end_early(ExchangeEnd::Cut),
                     None => {}
                 }
-                if frame.is_none() || proxied.body.is_end_stream() {
+                if proxied.is_complete() {
+                    proxied.end_early(ExchangeEnd::Ended);
+                } else if frame.is_none() || proxied.body.is_end_stream() {
                     proxied.finish();
                 }
                 Poll::Ready(frame)
@@ -129,7 +197,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(text, _) => text.is_end_stream(),
-            Self::Proxied(proxied) => proxied.body.is_end_stream(),
+            Self::Proxied(proxied) => proxied.body.is_end_stream() || proxied.is_complete(),
         }
     }
 

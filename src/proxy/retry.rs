@@ -29,6 +29,7 @@ use super::interim::{self, Interim};
 use super::local_reply::NotForwarded;
 use super::private_url::{PublicOrigin, make_public};
 use super::request_body::{ClientBody, RequestBody};
+use super::stream_borders::StreamBorders;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
@@ -60,6 +61,8 @@ pub struct UpstreamResponse {
     pub ticket: Ticket,
     /// The upstream connection, if it can be used again.
     pub lease: Option<UpstreamLease>,
+    /// Where it can end early, if its length is not announced.
+    pub borders: Option<StreamBorders>,
 }
 
 /// A connection on which the request may be sent.
@@ -68,6 +71,13 @@ struct Way {
     upstream: Arc<Upstream>,
     connection: UpstreamConnection,
 }
+
+/// A response, its connection if it can be used again, and where it can end early.
+type Answer = (
+    Response<Incoming>,
+    Option<UpstreamLease>,
+    Option<StreamBorders>,
+);
 
 /// Why one attempt did not bring a response.
 enum AttemptError {
@@ -136,13 +146,14 @@ impl Exchange<'_> {
             let kept = connection.kept;
             hold.record.sent();
             let error = match self.attempt(&upstream, connection, head).await {
-                Ok((response, lease)) => {
+                Ok((response, lease, borders)) => {
                     ticket.answered();
                     hold.record.upstream_answered();
                     return Ok(UpstreamResponse {
                         response,
                         ticket,
                         lease,
+                        borders,
                     });
                 }
                 Err(error) => error,
@@ -277,7 +288,7 @@ impl Exchange<'_> {
         upstream: &Arc<Upstream>,
         mut connection: UpstreamConnection,
         mut head: Request<()>,
-    ) -> Result<(Response<Incoming>, Option<UpstreamLease>), AttemptError> {
+    ) -> Result<Answer, AttemptError> {
         let bodiless = self.body.ended() && !self.body.taken();
         let body = RequestBody((!bodiless).then(|| self.body.clone()));
         if body.size_hint().exact().is_none() {
@@ -301,6 +312,11 @@ impl Exchange<'_> {
         let reusable = !unread
             && headers::keeps_alive(response.headers(), response.version())
             && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        let endless = response.body().size_hint().exact().is_none();
+        let borders = endless.then(|| {
+            let headers = response.headers();
+            StreamBorders::of(headers, connection.chunks(headers))
+        });
         headers::to_client(&mut response, self.via);
         if let Address::Sidecar(server) = &upstream.address {
             let origin = PublicOrigin {
@@ -314,7 +330,7 @@ impl Exchange<'_> {
             upstream: Arc::clone(upstream),
             sent: self.body.clone(),
         });
-        Ok((response, lease))
+        Ok((response, lease, borders))
     }
 
     async fn send(

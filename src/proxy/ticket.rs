@@ -10,6 +10,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::streams::StreamsEnd;
 use crate::os::mutex::lock;
 
 /// How many blockers are named before "+N more".
@@ -37,6 +38,8 @@ pub struct Tickets {
     /// The sidecar's name or the upstream's address.
     pub backend: String,
     ledger: Mutex<Ledger>,
+    /// Ends the streams among the requests.
+    pub streams: StreamsEnd,
     /// Notified whenever a ticket ends.
     ended: Notify,
     made: Instant,
@@ -53,6 +56,10 @@ struct Ledger {
     counts: Counts,
     /// Requests of earlier epochs.
     before: usize,
+    /// The streams and tunnels that were ended before their time, each with its age.
+    ended_early: Vec<String>,
+    /// How many of them are not named.
+    ended_more: usize,
 }
 
 #[derive(Debug)]
@@ -123,6 +130,7 @@ impl Tickets {
         Arc::new(Self {
             backend,
             ledger: Mutex::default(),
+            streams: StreamsEnd::default(),
             ended: Notify::new(),
             made: Instant::now(),
             answered: AtomicU64::new(0),
@@ -241,14 +249,17 @@ impl Tickets {
         let open = ledger.open.iter().map(|(_, ticket)| ticket);
         let mut open: Vec<&OpenTicket> = open.filter(|ticket| wanted(ticket.kind)).collect();
         open.sort_by_key(|ticket| ticket.since);
-        first_few(open.iter().map(|ticket| {
-            let tunnel = match ticket.kind {
-                TicketKind::Request => "",
-                TicketKind::Tunnel => "tunnel ",
-            };
-            let seconds = ticket.since.elapsed().as_secs();
-            format!("{tunnel}{} for {seconds} s", ticket.line)
-        }))
+        first_few(open.iter().map(|ticket| ticket.to_string()))
+    }
+
+    /// The streams and tunnels that were ended before their time since this was last asked: at most
+    /// [`BLOCKERS_SHOWN`], then "+N more".
+    pub fn take_ended_early(&self) -> Vec<String> {
+        let mut ledger = self.ledger();
+        let more = std::mem::take(&mut ledger.ended_more);
+        let mut ended = std::mem::take(&mut ledger.ended_early);
+        ended.extend((more > 0).then(|| format!("+{more} more")));
+        ended
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -263,7 +274,34 @@ pub fn first_few(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     all.take(BLOCKERS_SHOWN).chain(rest).collect()
 }
 
+impl std::fmt::Display for OpenTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tunnel = match self.kind {
+            TicketKind::Request => "",
+            TicketKind::Tunnel => "tunnel ",
+        };
+        let seconds = self.since.elapsed().as_secs();
+        write!(f, "{tunnel}{} for {seconds} s", self.line)
+    }
+}
+
 impl Ticket {
+    /// Ends the streams of its backend.
+    pub fn streams(&self) -> &StreamsEnd {
+        &self.tickets.streams
+    }
+
+    /// The gateway ends this stream or tunnel, which would have gone on.
+    pub fn ends_early(&self) {
+        let mut ledger = self.tickets.ledger();
+        if ledger.ended_early.len() == BLOCKERS_SHOWN {
+            ledger.ended_more += 1;
+        } else if let Some(ticket) = ledger.open.get(self.key) {
+            let ticket = ticket.to_string();
+            ledger.ended_early.push(ticket);
+        }
+    }
+
     /// Cancelled when the tunnel that this ticket is for must end.
     pub fn tunnel_end(&self) -> CancellationToken {
         self.end.clone().unwrap_or_default()

@@ -109,7 +109,11 @@ impl Tunnel {
         self.carry(client, upstream, &sent).await;
         record.handed_over(sent.into_inner());
         record.ends(if self.end.is_cancelled() {
-            ExchangeEnd::Cut
+            self.ticket.ends_early();
+            match self.websocket {
+                true => ExchangeEnd::Ended,
+                false => ExchangeEnd::Cut,
+            }
         } else if self.idle.over.is_cancelled() {
             ExchangeEnd::TimedOut
         } else {

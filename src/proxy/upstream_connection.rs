@@ -7,12 +7,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use http::header::{HeaderMap, TRANSFER_ENCODING};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::chunk_framing::ChunkFraming;
 use super::other_protocol::{self, OtherProtocol};
 use super::request_body::RequestBody;
 use super::socket_read::{UPSTREAM_BUFFER_MAX, poll_read};
@@ -41,6 +43,8 @@ struct Traffic {
     first: OnceLock<FirstBytes>,
     /// With this many bytes received, the connection breaks; 0 without such a limit.
     limit: AtomicU64,
+    /// Of the present response: the bytes of its whole chunks.
+    whole_chunks: AtomicU64,
     write_failed: AtomicBool,
     /// It ended before the upstream had read all that was sent.
     unread: AtomicBool,
@@ -66,6 +70,21 @@ impl FirstBytes {
     }
 }
 
+/// What came of the chunks of one response.
+#[derive(Debug)]
+pub struct ReceivedChunks {
+    /// Whether the response is chunked.
+    pub chunked: bool,
+    traffic: Arc<Traffic>,
+}
+
+impl ReceivedChunks {
+    /// The bytes of all chunks that came whole.
+    pub fn border(&self) -> u64 {
+        self.traffic.whole_chunks.load(Ordering::Acquire)
+    }
+}
+
 impl UpstreamConnection {
     /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection. A response may have so
     /// many `headers`.
@@ -81,6 +100,8 @@ impl UpstreamConnection {
         let io = TokioIo::new(UpstreamIo {
             stream,
             traffic: Arc::clone(&traffic),
+            framing: ChunkFraming::default(),
+            framed: 0,
         });
         let (sender, driver) = http1::Builder::new()
             .max_headers(headers)
@@ -111,6 +132,14 @@ impl UpstreamConnection {
         (first[..seen] != HTTP1[..seen]).then(|| OtherProtocol::of(first))
     }
 
+    /// What comes of the chunks of the present response, which has these `headers`.
+    pub fn chunks(&self, headers: &HeaderMap) -> ReceivedChunks {
+        ReceivedChunks {
+            chunked: headers.contains_key(TRANSFER_ENCODING),
+            traffic: Arc::clone(&self.traffic),
+        }
+    }
+
     /// From here on, a head of a response is waited for, or not any more.
     pub fn awaits_head(&self, awaits: bool) {
         let limit = if awaits {
@@ -139,6 +168,10 @@ impl UpstreamConnection {
 struct UpstreamIo {
     stream: TcpStream,
     traffic: Arc<Traffic>,
+    /// Of the present response.
+    framing: ChunkFraming,
+    /// The limit that was set for the head of that response.
+    framed: u64,
 }
 
 impl UpstreamIo {
@@ -155,7 +188,7 @@ impl UpstreamIo {
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -169,14 +202,19 @@ impl AsyncRead for UpstreamIo {
                 || platform::unacknowledged(&self.stream);
             self.traffic.unread.store(unread, Ordering::Relaxed);
         } else if count > 0 {
-            let traffic = &self.traffic;
+            let limit = self.traffic.limit.load(Ordering::Relaxed);
+            if limit != 0 && limit != self.framed {
+                (self.framed, self.framing) = (limit, ChunkFraming::default());
+            }
+            let (bytes, traffic) = (&buf.filled()[before..], &self.traffic);
+            self.framing.advance(bytes);
+            let border = self.framing.border();
+            traffic.whole_chunks.store(border, Ordering::Release);
             let earlier = traffic.received.fetch_add(count as u64, Ordering::Relaxed);
             if earlier == 0 {
-                let first = || FirstBytes::of(&buf.filled()[before..]);
-                traffic.first.get_or_init(first);
+                traffic.first.get_or_init(|| FirstBytes::of(bytes));
             }
             let received = earlier + count as u64;
-            let limit = traffic.limit.load(Ordering::Relaxed);
             if limit != 0 && received > limit {
                 let why = format!("{HEAD_MAX} bytes came before a response");
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));

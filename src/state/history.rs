@@ -165,6 +165,9 @@ pub enum HistoryEntry {
         outcome: RequestEnd,
         /// How long it took.
         took_ms: u64,
+        /// The streams and tunnels that it ended, each with its age.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ended: Vec<String>,
         /// How long new requests had to wait or were refused; absent when that was not measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         downtime_ms: Option<u64>,

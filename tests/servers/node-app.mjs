@@ -74,6 +74,18 @@ const server = http.createServer(async (request, response) => {
       response.end('end\n');
       break;
     }
+    case '/events': {
+      // Each event comes in two parts.
+      response.setHeader('content-type', 'text/event-stream');
+      response.flushHeaders();
+      for (let i = 0; !response.destroyed; i += 1) {
+        response.write(`id: ${i}\n`);
+        await wait(query('ms', 20));
+        response.write(`data: event ${i} from ${process.pid}\n\n`);
+        await wait(query('ms', 20));
+      }
+      break;
+    }
     case '/download': {
       const bytes = query('bytes', 65536);
       response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes });

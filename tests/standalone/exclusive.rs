@@ -133,7 +133,11 @@ fn a_long_stream_that_begins_during_the_fade_is_whole() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let gateway = locked(&exclusive(), &dir);
+    // Streams have as much time after the fade as this one needs.
+    let setup = Setup::new()
+        .flag("--exclusive")
+        .config("[restart]\ntunnel_drain = \"14s\"\n");
+    let gateway = locked(&setup, &dir);
     let before = gateway.sidecar_pid("main");
     let get = |path: &'static str| {
         let target = gateway.target();

@@ -14,6 +14,7 @@ mod crowded;
 mod delivery;
 mod deploy_by_link;
 mod exclusive;
+mod exclusive_streams;
 mod failure;
 mod field_cases;
 mod forwarded;

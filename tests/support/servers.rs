@@ -192,6 +192,16 @@ pub fn python_one_at_a_time(start: Duration) -> Vec<String> {
     ]
 }
 
+/// A Python server with answers that never end; what it can do stands at its head.
+pub fn python_streams() -> Vec<String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/streams.py");
+    vec![
+        program("python3", &["/usr/bin/python3"]),
+        script.into(),
+        "{port}".into(),
+    ]
+}
+
 /// The file of the interpreter that python3 leads to: the name may lead to a script of root's.
 pub fn interpreter() -> PathBuf {
     let mut command = Command::new("python3");

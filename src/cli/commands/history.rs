@@ -205,6 +205,7 @@ mod tests {
             phases: vec![],
             outcome: RequestOutcome::Done.into(),
             took_ms: 412,
+            ended: vec![],
             downtime_ms: None,
         };
         assert_eq!(

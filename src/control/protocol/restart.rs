@@ -154,4 +154,23 @@ pub struct LastRestart {
     /// What the end of its drain cut in this process: requests with their age, and leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<String>,
+    /// The streams and tunnels that it ended in this process, each with its age.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<String>,
+}
+
+impl LastRestart {
+    /// What was asked for, and how that ended. Nothing of it took time, or ended work.
+    pub fn of(request: String, kind: RequestKindName, reason: String, outcome: RequestEnd) -> Self {
+        Self {
+            request,
+            kind,
+            reason,
+            outcome,
+            at: String::new(),
+            took_ms: 0,
+            cut: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
 }

@@ -48,12 +48,20 @@ impl DrainBeforeExit {
         self.leases
             .tell_drain(DrainCause::Restart, self.time.requests);
         let longest = self.time.requests.map(|time| time.max(self.at_least));
-        let cut = if within(begun, longest, self.work(begun)).await {
-            Cut::new()
-        } else {
-            self.process.stop_accepting();
-            let leases = Some(&self.leases);
-            cut("time to finish", self.process.backends(), leases)
+        let served = async { tokio::join!(self.fade(begun), tokio::time::sleep(self.at_least)) };
+        within(begun, longest, served).await;
+        self.steps.send("restart.drain");
+        self.process.stop_accepting();
+        let queued = Instant::now();
+        let left = longest.map(|longest| longest.saturating_sub(begun.elapsed()));
+        let limit = left.map_or(self.time.held, |left| left.min(self.time.held));
+        let cut = match within(queued, Some(limit), self.close(begun, queued)).await {
+            true => Cut::new(),
+            false => cut(
+                "time to finish",
+                self.process.backends(),
+                Some(&self.leases),
+            ),
         };
         // The requests of the predecessors' clients go to the sidecars that end now.
         self.steps.send("restart.close.clients");
@@ -64,11 +72,9 @@ impl DrainBeforeExit {
         cut
     }
 
-    async fn work(&self, begun: Instant) {
-        tokio::join!(self.fade(begun), tokio::time::sleep(self.at_least));
-        self.steps.send("restart.drain");
+    /// Finishes what is there; who connects now waits in the queue, since `queued`.
+    async fn close(&self, begun: Instant, queued: Instant) {
         let process = &self.process;
-        process.stop_accepting();
         process.predecessors.hurry();
         let quiet = async {
             match self.store {
@@ -80,7 +86,18 @@ impl DrainBeforeExit {
                 None => process.close_connections().await,
             }
         };
-        tokio::join!(quiet, process.predecessors.ended(), self.leases.released());
+        let all =
+            async { tokio::join!(quiet, process.predecessors.ended(), self.leases.released()) };
+        let streams = async {
+            tokio::time::sleep_until(queued + self.time.tunnels).await;
+            let streams = process.backends();
+            join_all(streams.map(|backend| backend.end_streams(CLOSE_HANDSHAKE))).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            _ = all => {}
+            () = streams => {}
+        }
         // The last of the clients may have become a tunnel when the others had ended already.
         self.tunnels(begun).await;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+use crate::config::Hold;
 use crate::gateway::lease::Claim;
 use crate::proxy::Backend;
 
@@ -16,13 +17,22 @@ pub struct DrainTime {
     pub requests: Option<Duration>,
     /// Tunnels; never longer than requests.
     pub tunnels: Duration,
+    /// Whatever goes on while new requests wait; never longer than requests.
+    pub held: Duration,
 }
 
+/// The part of `hold.time` in which a held door waits for the work behind it: the rest is for the end
+/// of the old server and the start of the next.
+const HELD_SHARE: u32 = 2;
+
 impl DrainTime {
-    pub fn new(requests: Option<Duration>, tunnels: Duration) -> Self {
+    /// For drains in which new requests wait no longer than `hold`.
+    pub fn new(requests: Option<Duration>, tunnels: Duration, hold: &Hold) -> Self {
+        let within = |time: Duration| requests.map_or(time, |requests| time.min(requests));
         Self {
             requests,
-            tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
+            tunnels: within(tunnels),
+            held: within(hold.time.0 / HELD_SHARE),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::budget::{DrainTime, cut};
+use super::budget::{Cut, DrainTime, cut};
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
@@ -200,12 +200,14 @@ impl Drain {
         let slots = self.slots.iter().map(|(slot, time)| async {
             slot.backend().set(crate::proxy::Door::Gone);
             let finished = self.finish(slot, *time);
+            let mut left = Cut::new();
             if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
                 let what = format!("generation {}: drain time", self.generation);
                 let leases = Some(&self.holds.leases);
-                let cut = cut(&what, std::iter::once(slot.backend()), leases);
-                self.report.cut(slot.name(), time.requests, cut);
+                left = cut(&what, std::iter::once(slot.backend()), leases);
             }
+            let ended = slot.backend().tickets.take_ended_early();
+            self.report.cut(slot.name(), time.requests, left, ended);
             self.kept(slot).await;
             if self.end() {
                 slot.stop(Duration::MAX).await;

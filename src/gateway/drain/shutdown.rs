@@ -242,7 +242,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Hold};
     use crate::gateway::drain::before_exit::DrainBeforeExit;
     use crate::gateway::drain::budget::DrainTime;
     use crate::gateway::handover::Stopping;
@@ -261,7 +261,7 @@ mod tests {
         let (steps, _) = Outbox::channel();
         let exit = DrainBeforeExit {
             process: process(),
-            time: DrainTime::new(None, Duration::ZERO),
+            time: DrainTime::new(None, Duration::ZERO, &Hold::default()),
             leases: Claim::default(),
             at_least: Duration::ZERO,
             store: None,

@@ -81,6 +81,7 @@ impl PredecessorSide {
                 at: offer.asked_at,
                 took_ms: 0,
                 cut: Vec::new(),
+                ended: Vec::new(),
             },
         };
         let drainers = &offer.enclosed.drainers;

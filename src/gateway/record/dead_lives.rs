@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{Begun, LifeRecord, RequestRecord};
 use crate::config::Throttle;
+use crate::control::protocol::LastRestart;
 use crate::gateway::handover::PredecessorEnd;
 use crate::os::oom;
 use crate::os::process::{Stat, in_words};
@@ -96,7 +97,12 @@ impl LifeRecord {
             phases: Vec::new(),
         };
         let took_ms = u64::try_from(took).unwrap_or(0);
-        self.request(asked, id, *kind, reason, end(*kind), took_ms);
+        let (id, reason, outcome) = (id.clone(), reason.clone(), end(*kind));
+        let end = LastRestart {
+            took_ms,
+            ..LastRestart::of(id, *kind, reason, outcome)
+        };
+        self.request(asked, &end);
     }
 
     /// Whether the process that wrote a line, before this one began, is gone. In a container each

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use crate::config::Dur;
-use crate::control::protocol::{Method, RestartParams, SecretsAnswer};
+use crate::control::protocol::{LastRestart, Method, RestartParams, SecretsAnswer};
 use crate::control::server::{Call, Caller, Reply};
 use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
@@ -215,6 +215,7 @@ impl Gateway {
             before: self.generations.info(),
             asked,
             cut: Vec::new(),
+            ended: Vec::new(),
         };
         self.requests.wait(id.clone(), request);
         self.reporter(Some(id.clone()))
@@ -320,14 +321,9 @@ impl Gateway {
         );
         let id = self.requests.next_id();
         let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
-        self.recovery.record.request(
-            asked,
-            &id,
-            RequestKindName::Recover,
-            "gatewayctl recover",
-            RequestOutcome::Done.into(),
-            0,
-        );
+        let (kind, reason) = (RequestKindName::Recover, "gatewayctl recover".to_owned());
+        let end = LastRestart::of(id, kind, reason, RequestOutcome::Done.into());
+        self.recovery.record.request(asked, &end);
         reply.done(&serde_json::json!({"trying": true}));
     }
 }

@@ -150,6 +150,7 @@ impl Gateway {
             self.supervision
                 .launchd_delay(self.now(), restart.launchd_exit_delay.0)
         };
+        let time = DrainTime::new(end.drain, tunnels, &restart.hold);
         let store = ClientStore {
             notifier: self.supervision.notifier(),
             room: self
@@ -161,7 +162,7 @@ impl Gateway {
         let predecessors = self.predecessor.predecessors.watched();
         let drain = DrainBeforeExit {
             process: self.ending_process(predecessors),
-            time: DrainTime::new(end.drain, tunnels),
+            time,
             leases: self.leases.claim(),
             at_least,
             store: Some(store).filter(|store| store.notifier.active() && restarted),

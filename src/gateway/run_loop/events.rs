@@ -145,8 +145,10 @@ impl Gateway {
         if self.successor.has_handed_over() {
             return self.client_drain.cut.extend(work.cut);
         }
-        self.recovery.record.cut(&work);
-        if !work.forced {
+        if !work.cut.is_empty() {
+            self.recovery.record.cut(&work);
+        }
+        if !work.cut.is_empty() && !work.forced {
             let error = format!("cut at {}: {}", work.sidecar, work.cut.join(", "));
             self.keep_bundle("cut", &error);
         }

@@ -205,7 +205,8 @@ impl Gateway {
 
     /// After a hand-over: lets the clients end when it suits them, within the budget.
     fn drain_clients(&mut self, budget: Budget) {
-        let tunnels = self.material.loaded.config.restart.tunnel_drain;
+        let restart = &self.material.loaded.config.restart;
+        let tunnels = restart.tunnel_drain;
         let tunnels = tunnels.map_or(TUNNEL_DRAIN, |time| time.0);
         let drain = DrainAfterHandover {
             leases: self.leases.claim(),
@@ -217,7 +218,7 @@ impl Gateway {
                 .into_values()
                 .chain(self.front_door.upstreams())
                 .collect(),
-            time: DrainTime::new(self.drain_limit(budget), tunnels),
+            time: DrainTime::new(self.drain_limit(budget), tunnels, &restart.hold),
         };
         let gone = self.events.outbox(LoopEvent::ClientsGone);
         drain.start(self.begin_client_drain(false), gone);

@@ -21,6 +21,7 @@ fn request(id: &str) -> HistoryEntry {
         }],
         outcome: RequestOutcome::Done.into(),
         took_ms: 5,
+        ended: vec![],
         downtime_ms: None,
     }
 }

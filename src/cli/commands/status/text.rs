@@ -173,6 +173,9 @@ impl StatusText<'_> {
         if !last.cut.is_empty() {
             self.line("", &format!("cut: {}", last.cut.join(", ")));
         }
+        if !last.ended.is_empty() {
+            self.line("", &format!("ended: {}", last.ended.join(", ")));
+        }
     }
 
     fn drift(&mut self, drift: &[Drift]) {
@@ -279,6 +282,7 @@ mod tests {
             at: "2026-01-02T03:04:05Z".into(),
             took_ms: 412,
             cut: vec!["GET / for 3 s".into()],
+            ended: vec![],
         });
         let shown = StatusAnswer {
             status,

@@ -116,6 +116,7 @@ fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
         phases: vec![],
         outcome: outcome.parse().unwrap(),
         took_ms: 0,
+        ended: vec![],
         downtime_ms: None,
     };
     record(second, 7, entry)

@@ -68,7 +68,8 @@
 //! `proxy/named_server.rs` and `proxy/happy_eyeballs.rs`), and carries the client's body
 //! (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
 //! `proxy/response_body.rs`, which holds the ticket until the last byte, or, as a tunnel, to
-//! `proxy/tunnel.rs`. Where no upstream answered, the gateway replies itself
+//! `proxy/tunnel.rs`. A stream may have to end before its server ends it (`proxy/streams.rs`), where it
+//! can be ended (`proxy/stream_borders.rs`, `proxy/chunk_framing.rs`). Where no upstream answered, the gateway replies itself
 //! (`proxy/local_reply.rs`). What is known of the request (`proxy/exchange_record.rs`) goes to the access log
 //! (`proxy/access_log.rs`) and to the metrics of its route (`proxy/route_stats.rs`) at its end.
 //!

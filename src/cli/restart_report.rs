@@ -11,13 +11,14 @@ use super::styled_line::Tone;
 use super::{Context, Ui};
 use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
+use crate::state::clients_seen::ClientsSeen;
 use crate::state::terms::RequestOutcome;
 use crate::text::human::{count, mebibytes, padded, span};
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
 pub struct RestartAnswer<'a> {
-    /// Always true; an error has its own object.
+    /// Whether the gateway failed no client meanwhile, but by `--force`; an error has its own object.
     ok: bool,
     /// The instance.
     instance: &'a str,
@@ -32,7 +33,7 @@ pub struct RestartAnswer<'a> {
 pub fn report(ctx: &Context, method: &Method, before: &Status, change: &CompletedChange) {
     let CompletedChange { outcome, seen, now } = change;
     ctx.ui.object(&RestartAnswer {
-        ok: true,
+        ok: !failed_clients(method, outcome),
         instance: &before.instance,
         outcome,
         probe: seen.as_ref(),
@@ -41,6 +42,13 @@ pub fn report(ctx: &Context, method: &Method, before: &Status, change: &Complete
     for line in verdict(ctx, method, before.pid, outcome, seen.as_ref(), drainers) {
         ctx.ui.say(line);
     }
+}
+
+/// Whether clients failed because of it, though nobody wanted that.
+pub fn failed_clients(method: &Method, outcome: &Outcome) -> bool {
+    let forced = matches!(method, Method::Restart(params) if params.force);
+    let clients = outcome.clients.as_ref();
+    clients.is_some_and(|seen| seen.failures() > 0) && !forced
 }
 
 /// The lines for people.
@@ -52,7 +60,11 @@ pub fn verdict(
     seen: Option<&Downtime>,
     drainers: &[DrainStatus],
 ) -> Vec<StyledLine> {
-    let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), Tone::Good)];
+    let tone = match failed_clients(method, outcome) {
+        true => Tone::Bad,
+        false => Tone::Good,
+    };
+    let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), tone)];
     if matches!(
         outcome.outcome,
         RequestOutcome::Unchanged | RequestOutcome::Scheduled
@@ -64,6 +76,11 @@ pub fn verdict(
             .into_iter()
             .map(StyledLine::from),
     );
+    let clients = outcome.clients.as_ref();
+    if let Some(clients) = clients.filter(|seen| **seen != ClientsSeen::default()) {
+        let text = ctx.ui.paint(&clients.sentence(), tone);
+        lines.push(StyledLine::from("  ").and(text));
+    }
     lines.push(downtime(
         &ctx.ui,
         seen,

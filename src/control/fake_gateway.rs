@@ -112,6 +112,7 @@ pub fn outcome() -> Outcome {
         pid: None,
         took_ms: 412,
         drained: false,
+        clients: None,
         notes: vec![],
     }
 }

@@ -1,5 +1,6 @@
 //! An entry of the history in words, for `gatewayctl history` and `gatewayctl why`.
 
+use crate::state::clients_seen::ClientsSeen;
 use crate::state::history::{HistoryEntry, PreviousEnd, Requester};
 use crate::state::terms::RungName;
 use crate::text::human::span;
@@ -74,12 +75,13 @@ impl HistoryRow {
                 outcome,
                 took_ms,
                 ended,
+                clients,
                 downtime_ms,
                 ..
             } => Self {
                 what: format!("{kind} {} ({strategy})", outcome.outcome),
                 who: requester(who),
-                why: reason_and_cause(reason, outcome.cause.as_deref(), ended),
+                why: reason_and_cause(reason, outcome.cause.as_deref(), ended, clients.as_ref()),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
             HistoryEntry::Cut { sidecar, cut, .. } => {
@@ -151,10 +153,21 @@ fn reason_given(reason: &str) -> Option<String> {
 }
 
 /// The reason that was given, and the first line of why it was rejected or failed.
-fn reason_and_cause(reason: &str, cause: Option<&str>, ended: &[String]) -> Option<String> {
+fn reason_and_cause(
+    reason: &str,
+    cause: Option<&str>,
+    ended: &[String],
+    clients: Option<&ClientsSeen>,
+) -> Option<String> {
     let first = cause.and_then(|cause| cause.split(" | ").next());
+    let failed = clients.and_then(ClientsSeen::failures_in_words);
     let ended = (!ended.is_empty()).then(|| format!("ended {}", ended.join(", ")));
-    let all = [reason_given(reason), first.map(str::to_owned), ended];
+    let all = [
+        reason_given(reason),
+        first.map(str::to_owned),
+        failed,
+        ended,
+    ];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join(": "))
 }

@@ -4,6 +4,7 @@ use super::building::BuildResult;
 use super::config_source::Material;
 use super::drain::budget::Cut;
 use super::handover::{News, PredecessorEnd, StartedSuccessor, ToSuccessor};
+use super::pending_requests::Unanswered;
 use super::progress::CutWork;
 use super::relapse::Obituary;
 use super::signals::SignalRequest;
@@ -27,6 +28,8 @@ pub enum LoopEvent {
     SidecarChanged,
     /// A sidecar tells what somebody must know.
     SidecarNews(SidecarNews),
+    /// Those who were held while this request was carried out are answered, or take long.
+    Settled(Unanswered),
     /// A generation that had taken over died, and the one before serves again.
     Relapsed(Obituary),
     /// The drain of this older generation has ended.

@@ -41,6 +41,7 @@ pub mod budget;
 mod building;
 pub mod changed;
 mod claim;
+mod clients_watch;
 mod config_source;
 mod context;
 mod control_end;

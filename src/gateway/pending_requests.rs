@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use tracing::{info, warn};
 
 use super::building::one_line;
+use super::clients_watch::ClientsWatch;
 use super::lifecycle::{RequestKind, RequestVerdict};
 use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
@@ -14,6 +15,8 @@ use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
 };
 use crate::control::server::{Caller, Reply};
+use crate::proxy::Front;
+use crate::state::clients_seen::ClientsSeen;
 use crate::state::history;
 use crate::state::terms::{RequestEnd, RequestOutcome};
 
@@ -55,6 +58,15 @@ pub struct PendingRequest {
     pub cut: Vec<String>,
     /// The streams and tunnels that it ended.
     pub ended: Vec<String>,
+    /// What clients see meanwhile.
+    pub clients: ClientsWatch,
+}
+
+impl PendingRequest {
+    /// How long ago it was asked, in milliseconds.
+    fn age(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
 }
 
 /// How things stand when requests end.
@@ -74,6 +86,16 @@ pub struct RequestScene {
     pub unchanged: bool,
     /// The process that serves now, where it is not this one.
     pub pid: Option<u32>,
+    /// How long it took, where its answer had to wait for clients after that.
+    pub took_ms: Option<u64>,
+}
+
+/// A request whose answer waits until those who were held are answered.
+#[derive(Debug)]
+pub struct Unanswered {
+    pub id: String,
+    pub verdict: RequestVerdict,
+    pub scene: RequestScene,
 }
 
 /// All of them, and those who wait for a drain after their restart is done.
@@ -83,6 +105,10 @@ pub struct PendingRequests {
     for_drain: Vec<(u64, Reply, Outcome)>,
     /// Those that the generation of this number fulfilled: it may die soon.
     fulfilled: (u64, Vec<(RequestRecord, LastRestart)>),
+    /// The last generation that died after its requests were done, and why they failed.
+    relapsed: Option<(u64, String)>,
+    /// Those whose answers wait for clients.
+    unanswered: usize,
     count: u64,
     /// Where requests are remembered.
     record: LifeRecord,
@@ -99,6 +125,8 @@ impl PendingRequests {
             waiting: HashMap::new(),
             for_drain: Vec::new(),
             fulfilled: (0, Vec::new()),
+            relapsed: None,
+            unanswered: 0,
             count: 0,
             record,
             overlap_explained: successor,
@@ -134,8 +162,7 @@ impl PendingRequests {
 
     /// How long ago a request was asked, in milliseconds.
     pub fn age_of(&self, id: &str) -> Option<u64> {
-        let waiting = self.waiting.get(id)?;
-        Some(waiting.begun.elapsed().as_millis() as u64)
+        self.waiting.get(id).map(PendingRequest::age)
     }
 
     /// The signal that asked: nobody waits for it who could ask again elsewhere.
@@ -167,18 +194,43 @@ impl PendingRequests {
             .for_each(|reply| reply.progress(progress));
     }
 
+    /// The answer of a request waits for clients, until [`end`](Self::end).
+    pub fn postpone(&mut self) {
+        self.unanswered += 1;
+    }
+
+    /// A request whose answer was postponed ends now.
+    pub fn resume(&mut self) {
+        self.unanswered -= 1;
+    }
+
+    /// Whether an answer waits for clients.
+    pub fn waits_for_clients(&self) -> bool {
+        self.unanswered > 0
+    }
+
     /// A request has ended: it is logged, recorded and answered.
-    pub fn end(&mut self, id: &str, verdict: RequestVerdict, scene: &RequestScene) {
+    pub fn end(&mut self, id: &str, verdict: RequestVerdict, scene: &RequestScene, front: &Front) {
         let Some(request) = self.waiting.remove(id) else {
             return;
         };
-        let took_ms = request.begun.elapsed().as_millis() as u64;
+        let took_ms = scene.took_ms.unwrap_or_else(|| request.age());
         let verdict = match (verdict, scene.given_up) {
             (RequestVerdict::Failed(why), Some(number)) => {
                 RequestVerdict::Failed(format!("generation {number} was given up: {why}"))
             }
-            (verdict, _) => verdict,
+            (verdict, _) => self.unless_relapsed(verdict),
         };
+        let clients = verdict
+            .is_final()
+            .then(|| request.clients.seen(front, &scene.after));
+        if let Some(failed) = (clients.as_ref()).and_then(ClientsSeen::failures_in_words) {
+            warn!(
+                REQUEST = id,
+                "[gateway] during {} {id}, {failed}",
+                request.kind.name()
+            );
+        }
         let end = LastRestart {
             request: id.to_owned(),
             kind: request.kind.name(),
@@ -188,6 +240,7 @@ impl PendingRequests {
             took_ms,
             cut: request.cut,
             ended: request.ended,
+            clients: clients.clone(),
         };
         log_end(&end, request.before.number, scene.after.number);
         if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
@@ -224,6 +277,7 @@ impl PendingRequests {
             pid: scene.pid,
             took_ms,
             drained: scene.draining.is_none(),
+            clients,
             notes: scene.notes.iter().cloned().chain(notes).collect(),
         };
         match scene.draining {
@@ -231,6 +285,20 @@ impl PendingRequests {
                 self.for_drain.push((generation, reply, outcome))
             }
             _ => self.record.when_written(move || reply.done(&outcome)),
+        }
+    }
+
+    /// What was done is not done any more when its generation has died meanwhile.
+    fn unless_relapsed(&self, verdict: RequestVerdict) -> RequestVerdict {
+        match (&verdict, &self.relapsed) {
+            (
+                RequestVerdict::Done(number)
+                | RequestVerdict::Coalesced {
+                    generation: number, ..
+                },
+                Some((relapsed, why)),
+            ) if number == relapsed => RequestVerdict::Failed(why.clone()),
+            _ => verdict,
         }
     }
 
@@ -245,6 +313,7 @@ impl PendingRequests {
     /// serves on.
     pub fn correct(&mut self, generation: u64, why: &str, serves: u64) {
         let verdict = RequestVerdict::Failed(why.to_owned());
+        self.relapsed = Some((generation, why.to_owned()));
         let fulfilled = match self.fulfilled.0 == generation {
             true => std::mem::take(&mut self.fulfilled.1),
             false => Vec::new(),

@@ -202,6 +202,7 @@ impl LifeRecord {
             },
             took_ms: end.took_ms,
             ended: end.ended.clone(),
+            clients: end.clients.clone(),
             // Only who probes from outside can tell.
             downtime_ms: None,
         });

@@ -13,7 +13,7 @@ use super::exchange_end::ExchangeEnd;
 use super::forwarded::Peer;
 use super::request_id;
 use super::route_stats::{EndedRequest, RouteStats};
-use super::stats::Stats;
+use super::stats::{Stats, Unsettled};
 
 /// Where the record of a request goes when it is complete.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ struct Known {
     /// Bytes of the answer's body that were handed over.
     bytes: u64,
     end: Option<ExchangeEnd>,
+    /// It was held.
+    held: Option<Unsettled>,
 }
 
 impl ExchangeRecord {
@@ -108,6 +110,19 @@ impl ExchangeRecord {
         });
     }
 
+    /// It is held.
+    pub fn held(&mut self) {
+        self.note(|known| {
+            let stats = &known.records.stats;
+            known.held.get_or_insert_with(|| Unsettled::new(stats));
+        });
+    }
+
+    /// What became of it is known, though it may go on for long.
+    pub fn settles(&mut self) {
+        self.note(|known| known.held = None);
+    }
+
     /// The client gets an answer with this status.
     pub fn answered(&mut self, status: StatusCode) {
         self.note(|known| known.status = status.as_u16());
@@ -159,6 +174,7 @@ impl Known {
             status: 0,
             bytes: 0,
             end: None,
+            held: None,
         }
     }
 
@@ -177,6 +193,8 @@ impl Known {
                 duration,
             });
         }
+        // Only now: who waits for it counts.
+        drop(self.held);
         if !access_log.is_on() {
             return;
         }

@@ -19,6 +19,7 @@ use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
 use super::retry::{Exchange, UpstreamResponse};
 use super::stats::Limit;
+use super::stream_borders::StreamBorders;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::{Tunnel, TunnelIdle};
 use super::{Front, RoutingTable, Settings, endpoints, headers};
@@ -261,6 +262,9 @@ fn pass_back(
         }
         (status, _) => {
             upstream.ticket.becomes_request();
+            if (upstream.borders.as_ref()).is_some_and(StreamBorders::completes) {
+                in_flight.record.settles();
+            }
             in_flight.record.answered(status);
             Ok(ResponseBody::proxied(upstream, in_flight))
         }
@@ -282,6 +286,7 @@ fn begin_tunnel(
     let address = in_flight.address.take();
     let mut record = in_flight.upgraded();
     record.answered(response.status());
+    record.settles();
     let tunnel = Tunnel {
         websocket,
         end: ticket.tunnel_end(),

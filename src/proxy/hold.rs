@@ -12,7 +12,7 @@ use super::Front;
 use super::backend::{Backend, Door};
 use super::exchange_record::ExchangeRecord;
 use super::local_reply::NotForwarded;
-use super::stats::GaugeGuard;
+use super::stats::Held;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream};
 use crate::os::accept_queue::ConnectTurn;
@@ -166,16 +166,16 @@ impl RequestHold<'_> {
         Ok(Arc::clone(backend))
     }
 
-    fn hold(&self, why: &str) -> Result<GaugeGuard, NotForwarded> {
+    fn hold(&mut self, why: &str) -> Result<Held, NotForwarded> {
         let stats = &self.front.stats;
-        let open = GaugeGuard::new(stats, |stats| &stats.held);
-        stats.held_total.fetch_add(1, Ordering::Relaxed);
+        let held = Held::new(stats);
+        self.record.held();
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
             return Err(NotForwarded::Unavailable(format!(
                 "{why}, and too many requests wait already"
             )));
         }
-        Ok(open)
+        Ok(held)
     }
 
     fn until(&mut self) -> Instant {

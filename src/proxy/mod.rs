@@ -85,6 +85,7 @@ pub use local_reply::{Reason, Refusal};
 pub use moved_client::{Announcement, MovedClient};
 pub use named_server::NamedServer;
 pub use other_protocol::{HTTP2_FRAME_HEAD, OtherProtocol};
+pub use route_stats::{ClientFailure, RequestTally};
 pub use routes::{Route, Routes};
 pub use ticket::first_few;
 pub use tunnel::CLOSE_HANDSHAKE;

@@ -1,10 +1,11 @@
 //! Routes: which backend a request goes to, by host, then by longest path. Both are compared in their
 //! normal form.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use super::route_stats::RouteStats;
+use super::route_stats::{RequestTally, RouteStats};
 use crate::config::normal_form;
 
 #[derive(Clone, Debug)]
@@ -73,6 +74,15 @@ impl Routes {
     /// Every backend, once for each rule.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.0.iter().map(|(route, _)| &route.backend)
+    }
+
+    /// What became so far of the requests to these sidecars.
+    pub fn tally(&self, sidecars: &BTreeSet<&str>) -> RequestTally {
+        let mut tally = RequestTally::default();
+        let counted = self.stats();
+        let counted = counted.filter(|stats| sidecars.contains(stats.sidecar.as_str()));
+        counted.for_each(|stats| stats.add_to(&mut tally));
+        tally
     }
 
     /// The counts of every route.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::StatusCode;
+use tokio::sync::Notify;
 
 use super::address_limits::PerAddress;
 
@@ -76,6 +78,14 @@ pub struct Stats {
     pub held: AtomicU64,
     /// Requests that were held at all.
     pub held_total: AtomicU64,
+    /// The same, each counted once.
+    pub clients_held: AtomicU64,
+    /// The longest time that one was held, in milliseconds, since this was last set to 0.
+    pub longest_hold_ms: AtomicU64,
+    /// Those of them that have not ended.
+    unsettled: AtomicU64,
+    /// Notified when that becomes 0.
+    settled: Notify,
     /// Requests sent once more.
     pub retries: AtomicU64,
     /// Responses by class, 1xx to 5xx.
@@ -138,12 +148,75 @@ impl Stats {
             .map(move |limit| (limit, count(limit)))
     }
 
+    /// Whether a request was held that has not ended.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until every request that was held has ended.
+    pub async fn settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if !self.is_unsettled() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// All responses so far.
     pub fn answers_total(&self) -> u64 {
         self.answers
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
+    }
+}
+
+/// A request that was held, until it ends.
+#[derive(Debug)]
+pub struct Unsettled(Arc<Stats>);
+
+impl Unsettled {
+    pub fn new(stats: &Arc<Stats>) -> Self {
+        stats.clients_held.fetch_add(1, Ordering::Relaxed);
+        stats.unsettled.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(stats))
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if self.0.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.settled.notify_waiters();
+        }
+    }
+}
+
+/// A request that is held.
+#[derive(Debug)]
+pub struct Held {
+    held: GaugeGuard,
+    since: Instant,
+}
+
+impl Held {
+    pub fn new(stats: &Arc<Stats>) -> Self {
+        stats.held_total.fetch_add(1, Ordering::Relaxed);
+        Self {
+            held: GaugeGuard::new(stats, |stats| &stats.held),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let millis = self.since.elapsed().as_millis() as u64;
+        let longest = &self.held.stats.longest_hold_ms;
+        longest.fetch_max(millis, Ordering::Relaxed);
     }
 }
 

@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::clients_seen::ClientsSeen;
 use super::terms::{
     EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, SidecarStanding, StrategyName,
 };
@@ -168,6 +169,9 @@ pub enum HistoryEntry {
         /// The streams and tunnels that it ended, each with its age.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ended: Vec<String>,
+        /// What clients saw meanwhile; absent where that was not counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clients: Option<ClientsSeen>,
         /// How long new requests had to wait or were refused; absent when that was not measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         downtime_ms: Option<u64>,

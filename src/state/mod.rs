@@ -3,6 +3,7 @@
 
 pub mod atomic_file;
 pub mod boot_time;
+pub mod clients_seen;
 pub mod diagnostic_bundle;
 pub mod history;
 pub mod last_good_config;

@@ -355,7 +355,10 @@ fn who_waits_longer_than_the_hold_allows_is_told_when_to_come_back() {
             "it waited {waited:?}"
         );
     }
-    assert!(restart.join().unwrap().status.success());
+    let restart = restart.join().unwrap();
+    assert_eq!(restart.status.code(), Some(1), "{}", said(&restart));
+    let counted = "3 requests failed (3 503)";
+    assert!(said(&restart).contains(counted), "{}", said(&restart));
     assert_eq!(
         block_on(client::get(&gateway.target(), "/"))
             .unwrap()

@@ -127,7 +127,16 @@ fn an_exclusive_restart_breaks_off_an_endless_download_after_a_chunk_and_nobody_
     gateway.wait_status("both streams are open", |status| status["requests"] == 2);
     let load = load(&gateway).start();
     load.flows(Part::New, 20);
-    let output = gateway.restart();
+    let output = gateway.ctl(["restart"]);
+    // The download is the one that failed.
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let counted = "1 request failed (1 broken off)";
+    assert!(said(&output).contains(counted), "{}", said(&output));
+    assert!(
+        said(&output).contains("1 stream ended"),
+        "{}",
+        said(&output)
+    );
     load.flows(Part::New, 20);
     load.stop()
         .assert_clean(&[(Part::New, 100), (Part::Busy, 10)]);
@@ -170,7 +179,9 @@ fn who_waits_for_an_answer_when_the_hold_begins_has_half_of_its_time() {
     let endless = ask("POST", "/slow?600");
     load.flows(Part::New, 20);
     let output = restart.join().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let counted = "1 request failed (1 502)";
+    assert!(said(&output).contains(counted), "{}", said(&output));
     load.flows(Part::New, 20);
     load.stop()
         .assert_clean(&[(Part::New, 100), (Part::Busy, 10)]);

@@ -8,6 +8,7 @@ mod answers;
 mod bad_input;
 mod clean;
 mod clients_leave;
+mod clients_seen;
 mod containers;
 mod crash_loop;
 mod crowded;

@@ -206,6 +206,7 @@ mod tests {
             outcome: RequestOutcome::Done.into(),
             took_ms: 412,
             ended: vec![],
+            clients: None,
             downtime_ms: None,
         };
         assert_eq!(

@@ -3,7 +3,7 @@
 use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{RestartArgs, Wait};
 use crate::cli::restart_over_control::carry_out;
-use crate::cli::restart_report::report;
+use crate::cli::restart_report::{failed_clients, report};
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager};
 use crate::control::protocol::{Method, RestartParams};
 use crate::state::terms::RequestOutcome;
@@ -36,6 +36,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     let change = carry_out(ctx, &target, client, &status, &method).await?;
     report(ctx, &method, &status, &change);
     Ok(match change.outcome.outcome {
+        _ if failed_clients(&method, &change.outcome) => Exit::Failed,
         RequestOutcome::Done if args.drained && !change.outcome.drained => Exit::StillBusy,
         _ => Exit::Done,
     })
@@ -50,7 +51,10 @@ pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
     let (client, status) = target.connect_and_ask().await?;
     let change = carry_out(ctx, &target, client, &status, &Method::Reload).await?;
     report(ctx, &Method::Reload, &status, &change);
-    Ok(Exit::Done)
+    Ok(match failed_clients(&Method::Reload, &change.outcome) {
+        true => Exit::Failed,
+        false => Exit::Done,
+    })
 }
 
 #[cfg(test)]

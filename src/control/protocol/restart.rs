@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, FailureCode};
+use crate::state::clients_seen::ClientsSeen;
 use crate::state::terms::{
     ProgressStage, REASON_MAX, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
 };
@@ -79,6 +80,9 @@ pub struct Outcome {
     pub took_ms: u64,
     /// Whether the old generation is gone already.
     pub drained: bool,
+    /// What clients saw meanwhile; absent where that was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientsSeen>,
     /// What the operator should know, in sentences.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -157,6 +161,9 @@ pub struct LastRestart {
     /// The streams and tunnels that it ended in this process, each with its age.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<String>,
+    /// What clients saw meanwhile; absent where that was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientsSeen>,
 }
 
 impl LastRestart {
@@ -171,6 +178,7 @@ impl LastRestart {
             took_ms: 0,
             cut: Vec::new(),
             ended: Vec::new(),
+            clients: None,
         }
     }
 }

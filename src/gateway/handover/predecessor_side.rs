@@ -82,6 +82,7 @@ impl PredecessorSide {
                 took_ms: 0,
                 cut: Vec::new(),
                 ended: Vec::new(),
+                clients: None,
             },
         };
         let drainers = &offer.enclosed.drainers;

@@ -257,3 +257,13 @@ pub enum RequestVerdict {
     /// Tried; the generation before serves on.
     Failed(String),
 }
+
+impl RequestVerdict {
+    /// Whether it was carried out by this process, or could not be.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Done(_) | Self::Coalesced { .. } | Self::Failed(_)
+        )
+    }
+}

@@ -12,6 +12,7 @@ use super::Gateway;
 use crate::config::Dur;
 use crate::control::protocol::{LastRestart, Method, RestartParams, SecretsAnswer};
 use crate::control::server::{Call, Caller, Reply};
+use crate::gateway::clients_watch::ClientsWatch;
 use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
 };
@@ -205,6 +206,7 @@ impl Gateway {
             self.traces
                 .asked(&id, by, reason, params.force, params.wait_ms);
         }
+        let before = self.generations.info();
         let request = PendingRequest {
             asker,
             kind,
@@ -212,7 +214,8 @@ impl Gateway {
             drained: params.drained,
             begun: Instant::now(),
             at: Timestamp::now().to_string(),
-            before: self.generations.info(),
+            clients: ClientsWatch::begin(&self.context.front, &before),
+            before,
             asked,
             cut: Vec::new(),
             ended: Vec::new(),

@@ -56,6 +56,7 @@ impl Gateway {
                     self.step(Event::Recover);
                 }
             }
+            LoopEvent::Settled(unanswered) => self.settled(unanswered),
             LoopEvent::Relapsed(obituary) => self.relapsed(&obituary),
             LoopEvent::Drained(generation, end) => self.drained(generation, end),
             LoopEvent::Supervised(unit) => {
@@ -242,8 +243,9 @@ impl Gateway {
     }
 
     /// After a hand-over, ends when nothing is left to do.
-    fn end_when_quiet(&mut self) {
+    pub(super) fn end_when_quiet(&mut self) {
         if self.successor.are_clients_gone()
+            && !self.requests.waits_for_clients()
             && self.generations.draining_numbers().is_empty()
             && matches!(self.machine.phase(), Phase::Yielded { .. })
         {

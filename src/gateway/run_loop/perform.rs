@@ -12,12 +12,13 @@ use super::{Gateway, StepScene};
 use crate::config::{Env, whereabouts};
 use crate::control::protocol::FailureCode;
 use crate::gateway::building::{BuildOrder, BuildPlan, BuildSource, StartedSlots};
+use crate::gateway::clients_watch::SETTLE;
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::old_generation::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
-use crate::gateway::pending_requests::RequestScene;
+use crate::gateway::pending_requests::{RequestScene, Unanswered};
 use crate::gateway::recovery::RecoveryAction;
 use crate::os::jobs::aside;
 use crate::os::task::TaskEnd;
@@ -123,12 +124,40 @@ impl Gateway {
             }
         }
         let serves = self.successor.serves();
-        let scene = RequestScene {
+        let mut scene = RequestScene {
             after: serves.map_or_else(|| self.generations.info(), |(_, info)| info.clone()),
             pid: serves.map(|(pid, _)| pid),
             ..scene.clone()
         };
-        self.requests.end(id, verdict, &scene);
+        let front = Arc::clone(&self.context.front);
+        if !verdict.is_final() || !front.stats.is_unsettled() {
+            return self.requests.end(id, verdict, &scene, &front);
+        }
+        // What became of those who were held is a part of the answer.
+        scene.took_ms = self.requests.age_of(id);
+        self.requests.postpone();
+        let id = id.to_owned();
+        let settled = self.events.outbox(LoopEvent::Settled);
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(SETTLE, front.stats.settled()).await;
+            settled.send(Unanswered { id, verdict, scene });
+        });
+    }
+
+    /// Those who were held are answered, or take long.
+    pub(super) fn settled(&mut self, unanswered: Unanswered) {
+        let Unanswered {
+            id,
+            verdict,
+            mut scene,
+        } = unanswered;
+        self.requests.resume();
+        if !self.successor.has_handed_over() {
+            let draining = self.generations.draining_numbers();
+            scene.draining = scene.draining.filter(|number| draining.contains(number));
+        }
+        self.requests.end(&id, verdict, &scene, &self.context.front);
+        self.end_when_quiet();
     }
 }
 

@@ -22,6 +22,7 @@ fn request(id: &str) -> HistoryEntry {
         outcome: RequestOutcome::Done.into(),
         took_ms: 5,
         ended: vec![],
+        clients: None,
         downtime_ms: None,
     }
 }

@@ -173,6 +173,9 @@ impl StatusText<'_> {
         if !last.cut.is_empty() {
             self.line("", &format!("cut: {}", last.cut.join(", ")));
         }
+        if let Some(failed) = (last.clients.as_ref()).and_then(|seen| seen.failures_in_words()) {
+            self.line("", &format!("meanwhile {failed}"));
+        }
         if !last.ended.is_empty() {
             self.line("", &format!("ended: {}", last.ended.join(", ")));
         }
@@ -283,6 +286,7 @@ mod tests {
             took_ms: 412,
             cut: vec!["GET / for 3 s".into()],
             ended: vec![],
+            clients: None,
         });
         let shown = StatusAnswer {
             status,

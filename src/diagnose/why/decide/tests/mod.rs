@@ -117,6 +117,7 @@ fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
         outcome: outcome.parse().unwrap(),
         took_ms: 0,
         ended: vec![],
+        clients: None,
         downtime_ms: None,
     };
     record(second, 7, entry)

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::config_source::Material;
 use super::context::GatewayContext;
+use super::drain::holds::DrainHolds;
 use super::generation::{Generation, drain_time_of};
 use super::handover::failpoint;
 use super::lease::Claim;
@@ -38,8 +39,8 @@ pub struct BuildPlan {
     pub persist: bool,
     /// What it has started so far.
     pub started: StartedSlots,
-    /// The leases that were there when it was asked for: what is replaced waits for them.
-    pub leases: Claim,
+    /// What was there when it was asked for: what is replaced waits for it.
+    pub holds: DrainHolds,
     /// Where another process has sidecars of which two copies must not run.
     pub gate: Option<Gate>,
     /// Another process serves until this generation does.
@@ -210,12 +211,16 @@ impl BuildPlan {
         let mut replaced: Vec<(&Arc<Slot>, SidecarSpec)> = Vec::new();
         for (slot, spec) in exclusive {
             let before = slot.spec();
-            if let Err(failure) = self.put(spec, slot, &before, &self.leases).await {
+            if let Err(failure) = self.put(spec, slot, &before, &self.holds).await {
                 // Those replaced already go back to what they were, so that one generation serves,
                 // not a mixture.
                 for (slot, before) in replaced {
                     if slot.spec() != before {
-                        drop(self.put(&before, slot, &before, &Claim::default()).await);
+                        let holds = DrainHolds {
+                            leases: Claim::default(),
+                            ..self.holds.clone()
+                        };
+                        drop(self.put(&before, slot, &before, &holds).await);
                     }
                 }
                 let name = slot.name().to_owned();
@@ -234,11 +239,11 @@ impl BuildPlan {
         spec: &SidecarSpec,
         slot: &Slot,
         before: &SidecarSpec,
-        leases: &Claim,
+        holds: &DrainHolds,
     ) -> Result<(), Arc<SidecarFailure>> {
         let time = drain_time_of(self.budget, before, &self.config);
         let (context, report) = (&self.context, &self.report);
-        slot.replace(context, spec, time, leases, report).await
+        slot.replace(context, spec, time, holds, report).await
     }
 
     fn previous_slot(&self, name: &str) -> Option<Arc<Slot>> {

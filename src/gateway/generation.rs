@@ -136,14 +136,8 @@ impl Generation {
 
     /// Where its sidecars listen; none while one is away.
     pub fn addresses(&self) -> SidecarAddresses {
-        let address = |slot: &Arc<Slot>| match slot.sidecar().state() {
-            SidecarState::Ready { server, .. } => Some(server.at),
-            _ => None,
-        };
-        self.slots
-            .iter()
-            .map(|(name, slot)| (name.clone(), address(slot)))
-            .collect()
+        let address = |(name, slot): (&String, &Arc<Slot>)| (name.clone(), slot.address());
+        self.slots.iter().map(address).collect()
     }
 
     /// Its sidecars that must not run twice, each with its process; 0 while none runs.

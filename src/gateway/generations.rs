@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::context::GatewayContext;
-use super::drain::old_generation::{Drain, DrainHolds};
+use super::drain::holds::DrainHolds;
+use super::drain::old_generation::Drain;
 use super::generation::{Generation, drain_time_of, named_pid};
 use super::lifecycle::Budget;
 use super::outbox::Outbox;
@@ -119,12 +120,23 @@ impl Generations {
         self.abandoned = slots;
     }
 
-    /// Reports each change of a sidecar of the current generation, and of no other.
+    /// Reports each change of a sidecar of the current generation or of its door, and of no other.
     pub fn follow(&mut self, changed: &Outbox<()>) {
         self.unfollow();
         let follow = |slot: &Arc<Slot>| {
             let (mut state, changed) = (slot.sidecar().watch(), changed.clone());
-            tokio::spawn(async move { while state.changed().await.is_ok() && changed.send(()) {} })
+            let mut door = slot.backend().watch();
+            tokio::spawn(async move {
+                loop {
+                    let change = tokio::select! {
+                        change = state.changed() => change,
+                        change = door.changed() => change,
+                    };
+                    if change.is_err() || !changed.send(()) {
+                        return;
+                    }
+                }
+            })
         };
         self.followers = self.current_slots().map(follow).collect();
     }

@@ -11,11 +11,12 @@ use tracing::warn;
 
 use super::context::GatewayContext;
 use super::drain::budget::{DrainTime, cut, within};
-use super::lease::Claim;
+use super::drain::holds::DrainHolds;
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::control::protocol::DrainCause;
 use crate::os::mutex::lock;
+use crate::os::port::ServerAddress;
 use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
 use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
 use crate::state::terms::ProgressStage;
@@ -38,6 +39,8 @@ struct Running {
     doorkeeper: Arc<AbortOnDropHandle<()>>,
     /// It was told that its work comes to an end.
     told: Arc<AtomicBool>,
+    /// It gets no requests any more: another run is to take its place.
+    released: Arc<AtomicBool>,
 }
 
 impl Slot {
@@ -80,6 +83,17 @@ impl Slot {
         lock(&self.running).clone()
     }
 
+    /// Where it takes requests; none while it is away or being replaced.
+    pub fn address(&self) -> Option<ServerAddress> {
+        let running = self.running();
+        match running.sidecar.state() {
+            SidecarState::Ready { server, .. } if !running.released.load(Ordering::SeqCst) => {
+                Some(server.at)
+            }
+            _ => None,
+        }
+    }
+
     /// Puts another run behind the same door, for a sidecar of which two copies must not run: fade,
     /// hold, stop, start. Requests that arrive meanwhile wait at the door.
     ///
@@ -91,11 +105,11 @@ impl Slot {
         context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
         time: DrainTime,
-        leases: &Claim,
+        holds: &DrainHolds,
         report: &Reporter,
     ) -> Result<(), Arc<SidecarFailure>> {
         let old = self.spec();
-        self.release(time, leases, report).await;
+        self.release(time, holds, report).await;
         let replaced = self.run(context, spec, false).await;
         if let Err(failure) = &replaced {
             let text = format!("{} {}; starting what ran before", self.name, failure.cause);
@@ -107,9 +121,9 @@ impl Slot {
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
-    pub async fn release(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
+    pub async fn release(&self, time: DrainTime, holds: &DrainHolds, report: &Reporter) {
         let old = self.running();
-        self.fade(time, leases, report).await;
+        self.fade(time, holds, report).await;
         let text = format!("{} is being replaced; new requests wait", self.name);
         report.tell(ProgressStage::Holding, text);
         old.sidecar.stop(Duration::MAX).await;
@@ -142,20 +156,20 @@ impl Slot {
     /// Lets the old run serve, new requests included, until what was there at the beginning is done
     /// or half the time is used, and its tunnels have ended; then closes the door and waits for the
     /// rest, for as long as others can wait for it.
-    async fn fade(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
+    async fn fade(&self, time: DrainTime, holds: &DrainHolds, report: &Reporter) {
         let begun = Instant::now();
-        leases.tell_drain(DrainCause::Restart, time.requests);
+        holds.leases.tell_drain(DrainCause::Restart, time.requests);
         let tunnels = async {
             tokio::time::sleep_until(begun + time.tunnels).await;
             self.backend.end_tunnels();
             std::future::pending().await
         };
         tokio::select! {
-            () = self.fade_then_hold(begun, time, leases, report) => {}
+            () = self.fade_then_hold(begun, time, holds, report) => {}
             () = tunnels => {}
         }
         let what = format!("{}: drain time", self.name);
-        let cut = cut(&what, std::iter::once(&self.backend), Some(leases));
+        let cut = cut(&what, std::iter::once(&self.backend), Some(&holds.leases));
         let ended = self.backend.tickets.take_ended_early();
         report.cut(&self.name, time.requests, cut, ended);
     }
@@ -164,7 +178,7 @@ impl Slot {
         &self,
         begun: Instant,
         time: DrainTime,
-        leases: &Claim,
+        holds: &DrainHolds,
         report: &Reporter,
     ) {
         let backend = &self.backend;
@@ -180,14 +194,22 @@ impl Slot {
                     self.tell_drain(time.requests),
                     backend.tickets.wait_before(),
                     backend.tickets.wait_tunnels(),
-                    leases.released()
+                    holds.leases.released()
                 )
             };
             within(begun, time.requests.map(|time| time / 2), early).await;
         }
+        // Before the door: who sees it held tells older processes so.
+        self.running().released.store(true, Ordering::SeqCst);
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
         let held = Instant::now();
-        let all = async { tokio::join!(backend.tickets.wait_all(), leases.released()) };
+        let all = async {
+            tokio::join!(
+                backend.tickets.wait_all(),
+                holds.leases.released(),
+                holds.lent.returned_from_now()
+            )
+        };
         let streams = async {
             tokio::time::sleep_until(held + time.tunnels).await;
             backend.end_streams(CLOSE_HANDSHAKE).await;
@@ -261,6 +283,7 @@ impl Running {
             sidecar,
             doorkeeper: Arc::new(AbortOnDropHandle::new(doorkeeper)),
             told: Arc::default(),
+            released: Arc::default(),
         }
     }
 }

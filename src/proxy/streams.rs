@@ -41,9 +41,19 @@ impl StreamsEnd {
         self.set(StreamsStage::EndInOrder);
     }
 
-    /// Every stream ends at once.
+    /// Those that have not ended by then end where they are.
+    /// Nothing where the next run of the server has streams by now.
     pub fn end_at_once(&self) {
-        self.set(StreamsStage::EndAtOnce);
+        let (from, to) = (
+            StreamsStage::EndInOrder as u8,
+            StreamsStage::EndAtOnce as u8,
+        );
+        let ends = self
+            .stage
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        if ends.is_ok() {
+            self.changed.notify_waiters();
+        }
     }
 
     /// The streams of the next run of the server may go on.
@@ -244,6 +254,9 @@ mod tests {
         end.go_on();
         let mut next = Stream::new(StreamBorders::Pauses);
         assert!(matches!(wait(&mut next, &end, true), StreamStep::Wait));
+        end.end_at_once();
+        assert!(matches!(wait(&mut next, &end, true), StreamStep::Wait));
+        end.end_in_order();
         end.end_at_once();
         let step = next.data(Bytes::from_static(b"more"), &end);
         assert!(matches!(step, StreamStep::BreakOff));

@@ -5,6 +5,7 @@
 // KEEP_ALIVE_MS    how long an idle connection is kept (5000)
 // START_DELAY_MS   how long it takes before it listens (0)
 // STOP_DELAY_MS    how long it takes to end after SIGTERM, all else done (0)
+// STOP_AT_ONCE     ends at SIGTERM, whatever it is doing
 // NEVER_READY      it prints this and never listens
 // EXTRA_LISTEN     it listens on this port instead of the one it was told
 // SAY_OUT, SAY_ERR lines printed before anything else
@@ -153,6 +154,7 @@ server.on('upgrade', (request, socket, head) => {
 
 server.keepAliveTimeout = number('KEEP_ALIVE_MS', 5000);
 process.on('SIGTERM', async () => {
+  if (process.env.STOP_AT_ONCE) process.exit(0);
   server.close();
   server.closeIdleConnections();
   // Requests are finished; sockets that were upgraded are no longer the server's, and nothing waits for them.

@@ -2,9 +2,11 @@
 //! clients wait instead of failing.
 
 use std::fs;
+use std::time::Duration;
 
+use crate::support::client::{Conn, block_on};
 use crate::support::gateway::{READY, Setup, said};
-use crate::support::handover::{self, Failpoint, failed, fresh, one_serves, respawning};
+use crate::support::handover::{self, Failpoint, alive, failed, fresh, one_serves, respawning};
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::servers;
@@ -24,7 +26,7 @@ fn locked(dir: &std::path::Path, broken: &std::path::Path) -> Option<Setup> {
 }
 
 fn patient(gateway: &crate::support::gateway::Gateway) -> crate::support::load::Running {
-    let patience = std::time::Duration::from_secs(35);
+    let patience = Duration::from_secs(35);
     let load = Load {
         new_per_second: 50.0,
         kept: 10,
@@ -57,6 +59,43 @@ fn a_server_with_a_lock_goes_through_ten_processes_and_no_request_fails() {
     assert_eq!(log.matches(READY).count(), 11, "{log}");
     gateway.terminate();
     assert!(handover::sidecars(&gateway).is_empty());
+}
+
+#[test]
+fn what_an_older_process_has_at_a_server_that_runs_only_once_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(setup) = locked(dir.path(), &dir.path().join("broken")) else {
+        return;
+    };
+    let mut gateway = setup.env("STOP_AT_ONCE", "1").start();
+    let first = gateway.pid();
+    let download = servers::node_download(3 * 1024 * 1024, Duration::from_secs(3));
+    block_on(async {
+        // A process that has read half of the next head keeps the client.
+        let half = "GET /pid HTTP/1.1\r\nHost: test\r\n\r\nGET ";
+        let mut client = Conn::open(&gateway.target()).await.unwrap();
+        assert_eq!(client.exchange(half).await.unwrap().status(), 200);
+        let second = fresh(&gateway);
+        let mut other = Conn::open(&gateway.target()).await.unwrap();
+        assert_eq!(other.exchange(half).await.unwrap().status(), 200);
+        fresh(&gateway);
+        let rest = format!("{} HTTP/1.1\r\nHost: test\r\n\r\n", download.path);
+        client.send(rest).await.unwrap();
+        assert_eq!(client.head().await.unwrap().status(), 200);
+        assert!(alive(first) && alive(second), "each has its client");
+        // The server, which must end now, is that of the third one.
+        fresh(&gateway);
+        let body = client.take(3 * 1024 * 1024).await;
+        assert!(body.is_ok(), "{:?}\n{}", body.err(), gateway.stderr());
+        let next = client
+            .exchange("GET /pid HTTP/1.1\r\nHost: test\r\n\r\n")
+            .await;
+        assert_eq!(next.unwrap().status(), 200);
+    });
+    one_serves(&gateway);
+    let log = gateway.stderr();
+    assert!(!log.contains("two copies at once"), "{log}");
+    gateway.terminate();
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod after_handover;
 pub mod before_exit;
 pub mod budget;
 pub mod clients;
+pub mod holds;
 pub mod old_generation;
 pub mod process_end;
 pub mod shutdown;

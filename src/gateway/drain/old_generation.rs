@@ -10,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::budget::{Cut, DrainTime, cut};
+use super::holds::DrainHolds;
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::control::protocol::{DrainCause, DrainStatus};
-use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::handover::failpoint;
-use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
@@ -29,15 +28,6 @@ const TELL: Duration = Duration::from_secs(1);
 
 /// How often a drain that takes long says in the log what it waits for.
 const STILL_DRAINING: Duration = Duration::from_secs(30);
-
-/// What a drain waits for besides requests and tunnels.
-#[derive(Debug)]
-pub struct DrainHolds {
-    /// The leases of its beginning: their work may need the old sidecars.
-    pub leases: Claim,
-    /// Work of a predecessor that needs them, too.
-    pub lent: Lent,
-}
 
 /// One generation on its way out.
 #[derive(Debug)]

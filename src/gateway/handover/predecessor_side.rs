@@ -219,9 +219,11 @@ impl PredecessorSide {
 
     /// Sends the addresses of the sidecars, for the requests that the predecessor still has. What it
     /// has under way at the sidecars before is waited for.
-    pub fn tell_sidecars(&mut self, sidecars: SidecarAddresses) {
+    pub fn tell_sidecars(&self, sidecars: impl FnOnce() -> SidecarAddresses) {
         self.lending.count_sent();
-        self.tell(ToPredecessor::Sidecars { sidecars });
+        self.tell(ToPredecessor::Sidecars {
+            sidecars: sidecars(),
+        });
     }
 
     /// Those that a stop must wait for: none unless this process can be the `main` one.

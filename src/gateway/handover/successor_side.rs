@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::borrowed_upstreams::Lending;
 use super::failpoint;
 use super::offer::Offering;
 use super::outgoing::{News, Successor};
@@ -21,14 +22,14 @@ use super::starting::{StartedSuccessor, Starting};
 use super::waiter::{Link, Waiter};
 use super::wire::{OFFER, ToSuccessor};
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::gateway::drain::holds::DrainHolds;
 use crate::gateway::generation::{Generation, SidecarAddresses, drain_time_of};
-use crate::gateway::lease::Claim;
 use crate::gateway::lifecycle::Budget;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::os::platform;
 use crate::os::task::{TaskEnd, caught};
-use crate::proxy::{Address, Backend, Door, Upstream};
+use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
 use crate::state::lock::Lock;
 use crate::state::terms::ProgressStage;
 
@@ -251,7 +252,7 @@ impl SuccessorSide {
         &self,
         names: &[String],
         current: &Generation,
-        leases: Claim,
+        holds: DrainHolds,
         released: Outbox<TaskEnd>,
     ) {
         failpoint::pass("old.release");
@@ -267,7 +268,7 @@ impl SuccessorSide {
         let releasing = async move {
             let all = slots.iter().map(|slot| {
                 let time = drain_time_of(budget, &slot.spec(), &config);
-                slot.release(time, &leases, &report)
+                slot.release(time, &holds, &report)
             });
             join_all(all).await;
         };
@@ -380,6 +381,16 @@ impl SuccessorSide {
                 }
                 _ => Door::Held(format!("{name} is restarting").into()),
             });
+            if matches!(sidecars.get(name), Some(Some(_))) {
+                door.tickets.streams.go_on();
+            } else {
+                // Nothing that lasts may hold up what replaces it.
+                let door = Arc::clone(door);
+                tokio::spawn(async move {
+                    door.end_tunnels();
+                    door.end_streams(CLOSE_HANDSHAKE).await;
+                });
+            }
         }
     }
 
@@ -390,9 +401,9 @@ impl SuccessorSide {
         }
     }
 
-    /// Tells the successor what this process still does. `borrowed` is what older processes have
-    /// at the same sidecars.
-    pub fn tell_work(&self, drains: impl Iterator<Item = DrainStatus>, borrowed: u64) {
+    /// Tells the successor what this process still does. `lending` is what older processes have
+    /// at the same sidecars: addresses count as heard when they have heard them, too.
+    pub fn tell_work(&self, drains: impl Iterator<Item = DrainStatus>, lending: &Lending) {
         let (Some(handed), Some(hand_over)) = (&self.handed, &self.hand_over) else {
             return;
         };
@@ -401,8 +412,8 @@ impl SuccessorSide {
         let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
         hand_over.successor.say(ToSuccessor::Draining {
             status: drains.map(|drain| DrainStatus { pid, ..drain }).collect(),
-            heard: handed.heard,
-            borrowed: own as u64 + borrowed,
+            heard: handed.heard.saturating_sub(lending.unheard()),
+            borrowed: own as u64 + lending.borrowed(),
         });
     }
 

@@ -149,7 +149,7 @@ impl Gateway {
         let events = &self.events;
         let released = events.outbox(move |end| LoopEvent::Released(generation, end));
         self.successor
-            .release(names, current, self.leases.claim(), released);
+            .release(names, current, self.holds(), released);
     }
 
     /// Starts again what was stopped for a successor that did not take over, and is gone with all
@@ -200,7 +200,7 @@ impl Gateway {
     fn redirect(&mut self, sidecars: SidecarAddresses) {
         self.successor.redirect(&sidecars, self.context.workers);
         // Requests in an older process may wait for sidecars of the successor.
-        self.predecessor.tell_sidecars(sidecars);
+        self.predecessor.tell_sidecars(|| sidecars);
     }
 
     /// After a hand-over: lets the clients end when it suits them, within the budget.
@@ -227,10 +227,8 @@ impl Gateway {
 
     /// Tells the successor every second what this process still does.
     pub(super) fn tell_successor(&self) {
-        self.successor.tell_work(
-            self.generations.draining(),
-            self.predecessor.lending.borrowed(),
-        );
+        self.successor
+            .tell_work(self.generations.draining(), &self.predecessor.lending);
     }
 
     /// The successor died and nobody else starts another: this process accepts again.
@@ -269,7 +267,11 @@ impl Gateway {
                 status,
                 heard,
                 borrowed,
-            }) => self.predecessor.drains(status, heard, borrowed),
+            }) => {
+                self.predecessor.drains(status, heard, borrowed);
+                // What older processes have at the successor's sidecars is its to know.
+                self.tell_successor();
+            }
             None => {
                 let ends = matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. });
                 self.predecessor.lost(!self.machine.owned() && !ends);
@@ -350,7 +352,7 @@ impl Gateway {
         // After a hand-over, what the successor tells is passed on instead.
         let ours = !self.is_candidate() && !self.successor.has_handed_over();
         if let Some(current) = self.generations.current().filter(|_| ours) {
-            self.predecessor.tell_sidecars(current.addresses());
+            self.predecessor.tell_sidecars(|| current.addresses());
         }
     }
 

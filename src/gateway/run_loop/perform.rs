@@ -14,7 +14,7 @@ use crate::control::protocol::FailureCode;
 use crate::gateway::building::{BuildOrder, BuildPlan, BuildSource, StartedSlots};
 use crate::gateway::clients_watch::SETTLE;
 use crate::gateway::config_source::Material;
-use crate::gateway::drain::old_generation::DrainHolds;
+use crate::gateway::drain::holds::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
@@ -226,7 +226,7 @@ impl Gateway {
             budget: order.budget,
             persist: order.persist,
             started: StartedSlots::default(),
-            leases: self.leases.claim(),
+            holds: self.holds(),
             gate,
             candidate: first,
             context: Arc::clone(&self.context),

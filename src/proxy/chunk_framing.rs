@@ -9,14 +9,20 @@ pub struct ChunkFraming {
     data: u64,
     /// The same at the end of the last whole chunk.
     border: u64,
+    /// A header line says that it is chunked.
+    chunked: bool,
 }
 
 #[derive(Debug)]
 enum FramingPart {
     /// A head, in its first line.
     StatusLine { at: usize, interim: bool },
-    /// Another line of a head: how many bytes of it came.
-    HeaderLine { length: usize, interim: bool },
+    /// Another line of a head: how many bytes of it came, and how much of [`CHUNKED`] they end with.
+    HeaderLine {
+        length: usize,
+        word: usize,
+        interim: bool,
+    },
     /// The line before a chunk: its size so far, and whether that is complete.
     Size { size: u64, complete: bool },
     /// A chunk, of which so much is to come.
@@ -36,8 +42,23 @@ impl Default for FramingPart {
     }
 }
 
+/// What a header line of a chunked response has (RFC 9112, 7.1). Another response is not followed: it
+/// can be long.
+const CHUNKED: &[u8] = b"chunked";
+
 /// Where the first digit of the status stands in `HTTP/1.1 200 OK`.
 const STATUS: usize = 9;
+
+impl FramingPart {
+    /// The begin of a header line.
+    fn line(interim: bool) -> Self {
+        Self::HeaderLine {
+            length: 0,
+            word: 0,
+            interim,
+        }
+    }
+}
 
 impl ChunkFraming {
     /// How many bytes of chunks came up to the end of the last whole chunk. It says nothing of a
@@ -74,33 +95,45 @@ impl ChunkFraming {
     /// Takes one byte that is not of a chunk.
     fn step(&mut self, byte: u8) {
         self.part = match (&self.part, byte) {
-            (FramingPart::StatusLine { interim, .. }, b'\n') => FramingPart::HeaderLine {
-                length: 0,
-                interim: *interim,
-            },
+            (FramingPart::StatusLine { interim, .. }, b'\n') => FramingPart::line(*interim),
             (FramingPart::StatusLine { at, interim }, _) => FramingPart::StatusLine {
                 interim: *interim || (*at == STATUS && byte == b'1'),
                 at: at + 1,
             },
             (
                 FramingPart::HeaderLine {
-                    length: 0,
-                    interim: true,
+                    length: 0, interim, ..
                 },
                 b'\n',
-            ) => FramingPart::default(),
-            (FramingPart::HeaderLine { length: 0, .. }, b'\n') => FramingPart::Size {
-                size: 0,
-                complete: false,
+            ) => match (interim, self.chunked) {
+                (true, _) => FramingPart::default(),
+                (false, true) => FramingPart::Size {
+                    size: 0,
+                    complete: false,
+                },
+                (false, false) => FramingPart::Rest,
             },
-            (FramingPart::HeaderLine { interim, .. }, b'\n') => FramingPart::HeaderLine {
-                length: 0,
-                interim: *interim,
-            },
-            (FramingPart::HeaderLine { length, interim }, _) => FramingPart::HeaderLine {
-                length: length + usize::from(byte != b'\r'),
-                interim: *interim,
-            },
+            (FramingPart::HeaderLine { interim, .. }, b'\n') => FramingPart::line(*interim),
+            (
+                FramingPart::HeaderLine {
+                    length,
+                    word,
+                    interim,
+                },
+                _,
+            ) => {
+                // No part of the word begins it again, but for its first letter.
+                let word = match CHUNKED.get(*word) {
+                    Some(next) if byte.eq_ignore_ascii_case(next) => word + 1,
+                    _ => usize::from(byte.eq_ignore_ascii_case(&CHUNKED[0])),
+                };
+                self.chunked |= word == CHUNKED.len();
+                FramingPart::HeaderLine {
+                    length: length + usize::from(byte != b'\r'),
+                    word,
+                    interim: *interim,
+                }
+            }
             (FramingPart::Size { size: 0, .. }, b'\n') => FramingPart::Rest,
             (FramingPart::Size { size, .. }, b'\n') => FramingPart::Chunk(*size),
             (FramingPart::Size { size, complete }, byte) => {
@@ -152,9 +185,17 @@ mod tests {
     #[test]
     fn a_chunk_that_is_not_complete_does_not_count() {
         let mut framing = ChunkFraming::default();
-        framing.advance(b"HTTP/1.1 200 OK\n\n2\r\nab\r\n4\r\nabc");
+        framing
+            .advance(b"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, CHUNKED\n\n2\r\nab\r\n4\r\nabc");
         assert_eq!(framing.border(), 2);
         framing.advance(b"d");
         assert_eq!(framing.border(), 6);
+    }
+    #[test]
+    fn a_response_that_is_not_chunked_is_not_followed() {
+        let mut framing = ChunkFraming::default();
+        framing.advance(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nx: chunk\r\n\r\n2\r\nab\r\n");
+        assert_eq!(framing.border(), 0);
+        assert!(matches!(framing.part, FramingPart::Rest));
     }
 }

@@ -17,11 +17,12 @@ use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
-use super::retry::{Exchange, UpstreamResponse};
+use super::retry::Exchange;
 use super::stats::Limit;
 use super::stream_borders::StreamBorders;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::{Tunnel, TunnelIdle};
+use super::upstream_response::UpstreamResponse;
 use super::{Front, RoutingTable, Settings, endpoints, headers};
 use crate::config::{LimitsSection, normal_form};
 

@@ -12,7 +12,7 @@ use super::Front;
 use super::backend::{Backend, Door};
 use super::exchange_record::ExchangeRecord;
 use super::local_reply::NotForwarded;
-use super::stats::Held;
+use super::stats::HeldRequest;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream};
 use crate::os::accept_queue::ConnectTurn;
@@ -166,9 +166,9 @@ impl RequestHold<'_> {
         Ok(Arc::clone(backend))
     }
 
-    fn hold(&mut self, why: &str) -> Result<Held, NotForwarded> {
+    fn hold(&mut self, why: &str) -> Result<HeldRequest, NotForwarded> {
         let stats = &self.front.stats;
-        let held = Held::new(stats);
+        let held = HeldRequest::new(stats);
         self.record.held();
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
             return Err(NotForwarded::Unavailable(format!(

@@ -69,6 +69,7 @@ mod ticket;
 mod tunnel;
 mod upstream;
 mod upstream_connection;
+mod upstream_response;
 mod wave;
 pub mod websocket;
 mod worker;

@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use super::exchange_end::ExchangeEnd;
 use super::headers;
 use super::progress::InFlight;
-use super::retry::UpstreamResponse;
 use super::streams::{Stream, StreamStep};
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
+use super::upstream_response::UpstreamResponse;
 
 /// The body of a response to a client.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Proxied {
 
 /// Why the body of a response breaks off.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub enum ResponseBodyError {
     #[error(transparent)]
     Upstream(#[from] hyper::Error),
     #[error("its server is replaced, and new requests wait for that")]
@@ -115,11 +115,11 @@ impl Proxied {
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let Some(stream) = &mut self.stream else {
             return Pin::new(&mut self.body)
                 .poll_frame(cx)
-                .map_err(BodyError::Upstream);
+                .map_err(ResponseBodyError::Upstream);
         };
         let frame = match stream.is_over() {
             false => Pin::new(&mut self.body).poll_frame(cx)?,
@@ -140,7 +140,7 @@ impl Proxied {
             StreamStep::Frame(frame) => Poll::Ready(Some(Ok(frame))),
             StreamStep::Wait => Poll::Pending,
             StreamStep::End => Poll::Ready(None),
-            StreamStep::BreakOff => Poll::Ready(Some(Err(BodyError::BrokenOff))),
+            StreamStep::BreakOff => Poll::Ready(Some(Err(ResponseBodyError::BrokenOff))),
         }
     }
 }
@@ -152,12 +152,12 @@ fn length(frame: &Frame<Bytes>) -> u64 {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         match &mut *self {
             Self::Local(text, in_flight) => {
                 let frame = Pin::new(text).poll_frame(cx);
@@ -180,8 +180,8 @@ impl Body for ResponseBody {
                 let record = &mut proxied.in_flight.record;
                 match &frame {
                     Some(Ok(frame)) => record.handed_over(length(frame)),
-                    Some(Err(BodyError::Upstream(_))) => record.ends(ExchangeEnd::Failed),
-                    Some(Err(BodyError::BrokenOff)) => proxied.end_early(ExchangeEnd::Cut),
+                    Some(Err(ResponseBodyError::Upstream(_))) => record.ends(ExchangeEnd::Failed),
+                    Some(Err(ResponseBodyError::BrokenOff)) => proxied.end_early(ExchangeEnd::Cut),
                     None => {}
                 }
                 if proxied.is_complete() {

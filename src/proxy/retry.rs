@@ -33,6 +33,7 @@ use super::stream_borders::StreamBorders;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
+use super::upstream_response::UpstreamResponse;
 
 /// How often one request is tried: on connections that turn out dead before it is written, and once
 /// more after it was. Each further try is on a fresh connection.
@@ -53,16 +54,6 @@ pub struct Exchange<'a> {
     pub headers: usize,
     /// Where interim responses go; none for a client that speaks HTTP/1.0, which knows none.
     pub interim: Option<Arc<Interim>>,
-}
-
-/// A response with what must be held until its last byte.
-pub struct UpstreamResponse {
-    pub response: Response<Incoming>,
-    pub ticket: Ticket,
-    /// The upstream connection, if it can be used again.
-    pub lease: Option<UpstreamLease>,
-    /// Where it can end early, if its length is not announced.
-    pub borders: Option<StreamBorders>,
 }
 
 /// A connection on which the request may be sent.

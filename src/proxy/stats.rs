@@ -197,12 +197,12 @@ impl Drop for Unsettled {
 
 /// A request that is held.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldRequest {
     held: GaugeGuard,
     since: Instant,
 }
 
-impl Held {
+impl HeldRequest {
     pub fn new(stats: &Arc<Stats>) -> Self {
         stats.held_total.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -212,7 +212,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldRequest {
     fn drop(&mut self) {
         let millis = self.since.elapsed().as_millis() as u64;
         let longest = &self.held.stats.longest_hold_ms;

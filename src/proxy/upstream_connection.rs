@@ -206,9 +206,9 @@ impl AsyncRead for UpstreamIo {
             if limit != 0 && limit != self.framed {
                 (self.framed, self.framing) = (limit, ChunkFraming::default());
             }
-            let (bytes, traffic) = (&buf.filled()[before..], &self.traffic);
+            let bytes = &buf.filled()[before..];
             self.framing.advance(bytes);
-            let border = self.framing.border();
+            let (border, traffic) = (self.framing.border(), &self.traffic);
             traffic.whole_chunks.store(border, Ordering::Release);
             let earlier = traffic.received.fetch_add(count as u64, Ordering::Relaxed);
             if earlier == 0 {

@@ -129,7 +129,9 @@ fn the_end_of_a_drain_gives_safe_requests_to_the_next_server_and_no_others() {
         });
         fs::remove_file(dir.path().join("hangs")).unwrap();
         let output = gateway.ctl(["restart"]);
-        assert!(output.status.success(), "{}", said(&output));
+        // Clients failed, and it says so.
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("3 502"), "{}", said(&output));
         for (method, asked) in asked {
             let safe = matches!(method, "GET" | "HEAD" | "OPTIONS");
             let expected = if safe { (200, 2) } else { (502, 1) };

@@ -39,6 +39,7 @@ impl Gateway {
                 cut: vec![format!(
                     "{what}, the oldest copy (max_copies = {most}){left}"
                 )],
+                ended: Vec::new(),
                 forced: true,
             }));
         }

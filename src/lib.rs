@@ -78,7 +78,8 @@
 //! `gateway/run_loop/perform.rs` performs every action of the machine. To build, it reads the
 //! configuration (`gateway/config_source.rs`) and starts a build (`gateway/building.rs`) that
 //! starts each sidecar in its slot (`gateway/generation.rs`, `gateway/slot.rs`) and waits until it
-//! is ready (`sidecar/readiness.rs`). The result returns to `gateway/run_loop/events.rs`, the
+//! is ready (`sidecar/readiness.rs`); a server that restarts by its own means stays in its slot and is
+//! asked to (`sidecar/own_restart.rs`). The result returns to `gateway/run_loop/events.rs`, the
 //! machine says to serve, and `gateway/run_loop/perform.rs` publishes the new routes
 //! (`gateway/front_door.rs`), drains the old generation (`gateway/drain/old_generation.rs`) and
 //! answers (`gateway/pending_requests.rs`). The head of [`gateway`] tells more, also of a restart
@@ -111,6 +112,7 @@
 //! | last good configuration | the configuration with which the gateway last became ready |
 //! | lease | work that is not a request and holds a drain: `gatewayctl inhibit` |
 //! | life | the time from the start of a gateway process to its end, as the history records it |
+//! | own restart | the restart of a server by its own means, while its door is held: `reload` of its configuration |
 //! | owner | the process that has the lock of a state directory |
 //! | predecessor, successor | the old and the new process of a hand-over |
 //! | respawn | the strategy in which a fresh process takes over |

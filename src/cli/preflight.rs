@@ -11,7 +11,7 @@ use super::answering_gateway::AnsweringGateway;
 use super::args::{GatewayCli, RestartArgs, Wait};
 use super::program_run::{self, PROOF, ProgramOutput};
 use super::{CliError, Exit};
-use crate::config::{self, Config, ConfigError, Env, Overrides};
+use crate::config::{self, Config, ConfigError, Env, Overrides, Reload, SidecarSpec};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process::{self, ProcessKey};
@@ -181,8 +181,10 @@ const FRESH: &str = "a fresh process takes the listeners over";
 
 /// What a restart will do, in one line.
 pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> String {
-    let overlapping = names(config, true);
-    let exclusive = names(config, false);
+    let keeps = !args.force && !args.fresh && strategy.name == Some(StrategyName::InProcess);
+    let anew = |spec: &SidecarSpec| !keeps || spec.reload.is_none();
+    let overlapping = names(config, |spec| anew(spec) && spec.overlaps());
+    let exclusive = names(config, |spec| anew(spec) && !spec.overlaps());
     let limit = match args.wait {
         Some(Wait::Limit(limit)) => config::Dur(limit),
         _ => config.restart.drain,
@@ -198,6 +200,15 @@ pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> 
         Some(StrategyName::Respawn) => steps.push(FRESH.to_owned()),
         _ if args.fresh => steps.push(FRESH.to_owned()),
         _ => {}
+    }
+    for (name, spec) in &config.sidecar {
+        if let Some(Reload { means, .. }) = &spec.reload
+            && keeps
+        {
+            steps.push(format!(
+                "{name} restarts by its own means ({means}), if its specification is the same; new requests wait"
+            ));
+        }
     }
     if !overlapping.is_empty() {
         steps.push(format!(
@@ -215,12 +226,10 @@ pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> 
     format!("plan: {}", steps.join("; "))
 }
 
-fn names(config: &Config, overlap: bool) -> String {
-    let names = config
-        .sidecar
-        .iter()
-        .filter(|(_, spec)| spec.overlaps() == overlap)
-        .map(|(name, _)| name.as_str());
+fn names(config: &Config, wanted: impl Fn(&SidecarSpec) -> bool) -> String {
+    let sidecars = config.sidecar.iter();
+    let wanted = sidecars.filter(|(_, spec)| wanted(spec));
+    let names = wanted.map(|(name, _)| name.as_str());
     names.collect::<Vec<_>>().join(" and ")
 }
 
@@ -245,6 +254,19 @@ mod tests {
             "plan: a new a is started beside the old one and takes over when it is ready; the old one has 5s to finish its work; \
              b must not run twice: new requests wait while it is ended and started again"
         );
+        let text = text.replace("overlap = false", "reload = { signal = \"HUP\" }");
+        let own = config::parse(&text, None).unwrap();
+        let own = |args: &RestartArgs| plan(&own, args, &strategy("in-process: why"));
+        let text = own(&RestartArgs::default());
+        assert!(
+            text.starts_with("plan: b restarts by its own means (SIGHUP), "),
+            "{text}"
+        );
+        let force = RestartArgs {
+            force: true,
+            ..RestartArgs::default()
+        };
+        assert!(!own(&force).contains("own means"));
         assert!(
             plan(&Config::default(), &RestartArgs::default(), &strategy("")).contains("no sidecar")
         );

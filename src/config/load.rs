@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::environment::{Env, apply_env};
 use super::error::ConfigError;
-use super::model::{Config, Ready, SidecarSpec};
+use super::model::Config;
+use super::notice::Ready;
 use super::position::{Position, nearest};
+use super::reload::Reload;
+use super::sidecar::SidecarSpec;
 use super::types::{Dur, Listen};
 use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR, TEXT_MAX, regular_file};
@@ -26,6 +29,7 @@ pub struct Overrides {
     pub ready: Option<String>,
     /// `--start-timeout`
     pub start_timeout: Option<Dur>,
+    pub reload: Option<Reload>,
     /// `-- COMMAND…`
     pub command: Vec<String>,
 }
@@ -304,12 +308,13 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         || flags.cwd.is_some()
         || !flags.env.is_empty()
         || flags.ready.is_some()
-        || flags.start_timeout.is_some();
+        || flags.start_timeout.is_some()
+        || flags.reload.is_some();
     if !of_main {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        let message = "--exclusive, --app-port, --cwd, --env, --ready and --start-timeout speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        let message = "--exclusive, --app-port, --cwd, --env, --ready, --start-timeout and --reload speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
         return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
@@ -327,6 +332,9 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
     }
     if let Some(time) = flags.start_timeout {
         main.start_timeout = time;
+    }
+    if let Some(reload) = &flags.reload {
+        main.reload = Some(reload.clone());
     }
     Ok(())
 }

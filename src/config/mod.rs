@@ -10,12 +10,15 @@ pub(crate) mod fixture;
 mod load;
 mod model;
 pub(crate) mod normal_form;
+mod notice;
 mod own_address;
 mod position;
 mod reach;
 pub mod regular_file;
+mod reload;
 mod render;
 mod secrets;
+mod sidecar;
 mod types;
 mod validate;
 
@@ -29,12 +32,14 @@ pub use load::{
     Loaded, Overrides, check_instance, default_path, load, load_again, load_text, whereabouts,
 };
 pub use model::{
-    AccessLogFormat, Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal,
-    OutputMode, Ready, RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE,
+    AccessLogFormat, Config, ForwardedMode, Hold, LimitsSection, RestartMode, RestartSection,
     Throttle,
 };
+pub use notice::{DrainNotice, NoticeSignal, Ready};
 pub(crate) use own_address::UpstreamUrl;
+pub use reload::{Reload, ReloadMeans};
 pub use render::{schema, starter, to_toml};
+pub use sidecar::{OutputMode, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};
 pub use types::{AccessLogTarget, Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 

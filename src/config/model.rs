@@ -2,20 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_PORT;
+use super::sidecar::SidecarSpec;
 use super::types::{AccessLogTarget, Dur, Listen};
 use crate::text::words::words;
-
-/// The default of `tunnel_drain` where a successor serves already.
-pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
-
-/// The default of `tunnel_drain` where new requests wait for the old sidecar to end.
-pub const TUNNEL_DRAIN_ALONE: Duration = Duration::from_secs(5);
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -305,158 +299,6 @@ impl Default for LimitsSection {
             tunnel_idle: Dur::secs(0),
             half_close: false,
         }
-    }
-}
-
-/// How a sidecar shows that it is ready.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ready {
-    /// It listens on its port and answers HEAD / with any status; or it shows that it does not
-    /// speak HTTP.
-    #[default]
-    Answers,
-    /// It listens on its port.
-    Tcp,
-    /// It answers this path with a status below 400.
-    Http(String),
-    /// It sends `READY=1` to `$NOTIFY_SOCKET`.
-    Notify,
-}
-
-/// How a sidecar is told to finish its work, at the beginning of a drain and of a stop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DrainNotice {
-    /// This signal is sent to its process.
-    Signal(NoticeSignal),
-    /// This path gets a POST request.
-    Path(String),
-}
-
-words! {
-    /// A signal for the notice. SIGTERM is not one of them: it is sent when the work is done.
-    pub enum NoticeSignal {
-        /// SIGHUP
-        Hup = "HUP",
-        /// SIGUSR1
-        Usr1 = "USR1",
-        /// SIGUSR2
-        Usr2 = "USR2",
-        /// SIGWINCH
-        Winch = "WINCH",
-    }
-}
-
-/// What is done with a sidecar's output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OutputMode {
-    /// Line by line to the log.
-    #[default]
-    Lines,
-    /// Discarded, except for the last lines, which error messages show.
-    Off,
-}
-
-/// `[sidecar.NAME]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SidecarSpec {
-    /// The program and its arguments; `{port}` becomes the private port.
-    pub command: Vec<String>,
-    /// A command run to its end before each start.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub prepare: Vec<String>,
-    /// Variables added to the environment; `{port}` becomes the private port.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// The directory it starts in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<PathBuf>,
-    /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen
-    /// for each start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// How it shows that it is ready.
-    #[serde(default)]
-    pub ready: Ready,
-    /// How long it may take to become ready; extended while it prints.
-    #[serde(default = "start_timeout")]
-    pub start_timeout: Dur,
-    /// How long it may take to end after SIGTERM, before SIGKILL.
-    #[serde(default = "stop_timeout")]
-    pub stop_timeout: Dur,
-    /// Whether old and new run side by side during a restart; true unless `port` is fixed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overlap: Option<bool>,
-    /// How it is told to finish its work.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drain: Option<DrainNotice>,
-    /// How it shows that it lives.
-    #[serde(default)]
-    pub live: Live,
-    /// What is done with its output.
-    #[serde(default)]
-    pub log: OutputMode,
-}
-
-/// `[sidecar.NAME] live`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Live {
-    /// How long a request may wait while the sidecar answers nothing at all.
-    pub stalled: Dur,
-}
-
-impl Default for Live {
-    fn default() -> Self {
-        Self {
-            stalled: Dur::secs(60),
-        }
-    }
-}
-
-fn start_timeout() -> Dur {
-    Dur::secs(60)
-}
-
-fn stop_timeout() -> Dur {
-    Dur::secs(10)
-}
-
-impl SidecarSpec {
-    /// A sidecar with this command and the defaults.
-    pub fn new(command: Vec<String>) -> Self {
-        Self {
-            command,
-            prepare: Vec::new(),
-            env: BTreeMap::new(),
-            cwd: None,
-            port: None,
-            ready: Ready::default(),
-            start_timeout: start_timeout(),
-            stop_timeout: stop_timeout(),
-            overlap: None,
-            drain: None,
-            live: Live::default(),
-            log: OutputMode::Lines,
-        }
-    }
-
-    /// Whether two copies may run side by side.
-    pub fn overlaps(&self) -> bool {
-        self.overlap.unwrap_or(self.port.is_none())
-    }
-
-    /// How long tunnels to this sidecar may go on in a restart.
-    pub fn tunnel_drain(&self, restart: &RestartSection) -> Duration {
-        let default = if self.overlaps() {
-            TUNNEL_DRAIN
-        } else {
-            TUNNEL_DRAIN_ALONE
-        };
-        restart.tunnel_drain.map_or(default, |time| time.0)
     }
 }
 

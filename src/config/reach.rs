@@ -1,6 +1,6 @@
 //! Which sidecars get requests: those that a route names, and one that gets what no route takes.
 
-use super::model::Config;
+use super::model::{Config, RestartMode};
 use super::{MAIN_SIDECAR, normal_form};
 
 impl Config {
@@ -37,7 +37,20 @@ impl Config {
                 "no route leads to sidecar {name}, so it gets no request: add [[route]] with to = \"{name}\""
             )
         };
-        self.unreached().iter().map(sentence).collect()
+        let unreached = self.unreached();
+        let unreached = unreached.iter().map(sentence);
+        unreached.chain(self.unused_reload()).collect()
+    }
+
+    /// A fresh process starts its servers anew.
+    fn unused_reload(&self) -> Option<String> {
+        let mode = &self.restart.mode;
+        let anew = matches!(mode, RestartMode::Respawn | RestartMode::Exit);
+        let mut sidecars = self.sidecar.iter();
+        let (name, _) = sidecars.find(|(_, spec)| anew && spec.reload.is_some())?;
+        Some(format!(
+            "a restart does not use the `reload` of sidecar {name}, because [restart] mode is \"{mode}\": leave `mode` out"
+        ))
     }
 }
 
@@ -74,6 +87,16 @@ mod tests {
             assert_eq!(config.remainder(), remainder, "{text}");
             assert_eq!(config.unreached(), unreached, "{text}");
             assert_eq!(config.warnings().len(), unreached.len());
+        }
+    }
+
+    #[test]
+    fn a_way_to_restart_that_no_restart_uses_is_named() {
+        let text =
+            "[sidecar.a]\ncommand = [\"x\"]\nreload = { signal = \"HUP\" }\n[restart]\nmode = ";
+        for (mode, warnings) in [("auto", 0), ("in-process", 0), ("respawn", 1), ("exit", 1)] {
+            let config = parse(&format!("{text}\"{mode}\"\n"), None).unwrap();
+            assert_eq!(config.warnings().len(), warnings, "{mode}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The secrets in a configuration: every command and variable of it may hold some.
 
-use super::{Config, SidecarSpec};
+use super::{Config, ReloadMeans, SidecarSpec};
 use crate::text::redact::{MASK, Redactor};
 
 impl Config {
@@ -24,6 +24,9 @@ impl Config {
         for spec in self.sidecar.values_mut() {
             spec.command = redactor.arguments(&spec.command);
             spec.prepare = redactor.arguments(&spec.prepare);
+            if let Some(command) = spec.reload_command_mut() {
+                *command = redactor.arguments(command);
+            }
             for (key, value) in &mut spec.env {
                 *value = redactor.value(key, value);
             }
@@ -38,7 +41,9 @@ impl Config {
         let mut found = Vec::new();
         for (name, spec) in &self.sidecar {
             let place = format!("[sidecar.{name}]");
-            for (key, command) in [("command", &spec.command), ("prepare", &spec.prepare)] {
+            let commands = [("command", &spec.command), ("prepare", &spec.prepare)];
+            let reload = spec.reload_command().map(|command| ("reload", command));
+            for (key, command) in commands.into_iter().chain(reload) {
                 if hides(command) {
                     found.push(format!("{place} {key}"));
                 }
@@ -57,10 +62,27 @@ impl Config {
 }
 
 impl SidecarSpec {
+    fn reload_command(&self) -> Option<&Vec<String>> {
+        match &self.reload.as_ref()?.means {
+            ReloadMeans::Command(command) => Some(command),
+            _ => None,
+        }
+    }
+
+    fn reload_command_mut(&mut self) -> Option<&mut Vec<String>> {
+        match &mut self.reload.as_mut()?.means {
+            ReloadMeans::Command(command) => Some(command),
+            _ => None,
+        }
+    }
+
     /// Teaches the secrets of its commands and variables.
     pub fn teach(&self, redactor: &Redactor) {
         redactor.learn_command(&self.command);
         redactor.learn_command(&self.prepare);
+        if let Some(command) = self.reload_command() {
+            redactor.learn_command(command);
+        }
         for (key, value) in &self.env {
             redactor.learn_env(key, value);
         }

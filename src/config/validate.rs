@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::model::{
-    Config, DrainNotice, GatewaySection, Ready, RecoverySection, RestartSection, RouteSpec,
-    SidecarSpec,
-};
+use super::model::{Config, GatewaySection, RecoverySection, RestartSection, RouteSpec};
 use super::normal_form;
+use super::notice::{DrainNotice, Ready};
 use super::own_address::{UpstreamUrl, listener_at};
 use super::position::{locate, nearest};
+use super::reload::{Reload, ReloadMeans};
+use super::sidecar::SidecarSpec;
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
@@ -214,17 +214,42 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
         return refuse(at("ready"), message);
     }
     if let Some(DrainNotice::Path(path)) = &spec.drain
-        && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
+        && !is_request_path(path)
     {
         let path = crate::text::escape::escape(path);
         let message = format!("drain path `{path}` must begin with `/` and have no blanks");
         return refuse(at("drain"), message);
+    }
+    if let Some(reload) = &spec.reload
+        && let Err(message) = check_reload(reload)
+    {
+        return refuse(at("reload"), message);
     }
     if spec.start_timeout.0.is_zero() {
         let message = "a start timeout of 0 s lets nothing start";
         return refuse(at("start_timeout"), message);
     }
     Ok(())
+}
+
+fn is_request_path(path: &str) -> bool {
+    path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn check_reload(reload: &Reload) -> Result<(), String> {
+    let blank = |path: &str| {
+        let path = crate::text::escape::escape(path);
+        format!("reload path `{path}` must begin with `/` and have no blanks")
+    };
+    match (&reload.means, &reload.ready) {
+        (ReloadMeans::Path(path), _) | (_, Some(Ready::Http(path))) if !is_request_path(path) => {
+            Err(blank(path))
+        }
+        (ReloadMeans::Command(command), _) if command.first().is_none_or(String::is_empty) => {
+            Err("the `command` of `reload` begins with an empty text: name a program".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The address of a plain upstream.

@@ -117,6 +117,7 @@ impl BuildPlan {
         let mut slots = BTreeMap::new();
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
+        let mut by_own_means = Vec::new();
         let mut gated = Vec::new();
         let gate = self.gate.take();
         let is_gated = |name, spec: &SidecarSpec| {
@@ -126,6 +127,10 @@ impl BuildPlan {
         for (name, spec) in &config.sidecar {
             match self.previous_slot(name) {
                 None if is_gated(name, spec) => gated.push((name, spec)),
+                Some(slot) if self.restarts_itself(&slot, spec) => {
+                    by_own_means.push(Arc::clone(&slot));
+                    slots.insert(name.clone(), slot);
+                }
                 Some(slot) if self.kind == RequestKind::Reload && slot.spec() == *spec => {
                     slots.insert(name.clone(), slot);
                 }
@@ -154,6 +159,7 @@ impl BuildPlan {
             self.context.front.publish(waiting.table());
         }
         self.settle_or_stop(&fresh).await?;
+        self.restart_by_own_means(&by_own_means).await?;
         self.replace(&exclusive).await?;
         let previous = self.previous.as_deref();
         Ok(Generation::new(
@@ -163,6 +169,29 @@ impl BuildPlan {
             workers,
             previous,
         ))
+    }
+
+    /// Whether this server is to restart by its own means, and stays in its slot. One that somebody
+    /// forces to restart, or whose specification is another, is started anew.
+    fn restarts_itself(&self, slot: &Slot, spec: &SidecarSpec) -> bool {
+        self.budget != Budget::Force && slot.spec() == *spec && slot.can_restart_itself()
+    }
+
+    /// The same processes serve the next generation, as do those of the one before: if one does not
+    /// restart, the others have, and nothing is to put back.
+    async fn restart_by_own_means(&self, slots: &[Arc<Slot>]) -> Result<(), BuildError> {
+        let restart = async |slot: &Arc<Slot>| {
+            let name = slot.name().to_owned();
+            let restarted = slot.restart_itself(&self.report).await;
+            restarted.map_err(|failure| BuildError::Sidecar {
+                name: name.clone(),
+                failure,
+            })?;
+            let text = format!("{name} is ready again");
+            self.report.tell(ProgressStage::Ready, text);
+            Ok(())
+        };
+        try_join_all(slots.iter().map(restart)).await.map(drop)
     }
 
     fn start(&self, name: &str, spec: &SidecarSpec) -> Arc<Slot> {

@@ -21,6 +21,10 @@ use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
 use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
 use crate::state::terms::ProgressStage;
 
+/// How long requests may finish before a server restarts by its own means: some servers end at once
+/// what is under way. Those that take longer are the server's own affair, and others wait for them.
+const SHORT_WORK: Duration = Duration::from_millis(250);
+
 /// A sidecar with its door.
 #[derive(Debug)]
 pub struct Slot {
@@ -118,6 +122,34 @@ impl Slot {
             let _ = self.run(context, &old, true).await;
         }
         replaced
+    }
+
+    /// Whether it can restart by its own means now: it has some, and runs.
+    pub fn can_restart_itself(&self) -> bool {
+        let running = self.running();
+        let is_ready = matches!(running.sidecar.state(), SidecarState::Ready { .. });
+        running.spec.reload.is_some() && is_ready
+    }
+
+    /// Has the server restart by its own means. New requests wait meanwhile; what is under way goes on.
+    ///
+    /// # Errors
+    /// Why it did not restart.
+    pub async fn restart_itself(&self, report: &Reporter) -> Result<(), Arc<SidecarFailure>> {
+        let running = self.running();
+        let (name, backend) = (&self.name, &self.backend);
+        let means = running.spec.reload.map(|reload| reload.means.to_string());
+        let means = means.unwrap_or_default();
+        let text = format!("{name} restarts by its own means ({means}); new requests wait");
+        report.tell(ProgressStage::Reloading, text);
+        let short_work_done = async {
+            let mut door = backend.watch();
+            // An error means that the backend is gone.
+            let _ = door.wait_for(|door| !matches!(door, Door::Open(_))).await;
+            backend.tickets.begin_epoch();
+            let _ = tokio::time::timeout(SHORT_WORK, backend.tickets.wait_before()).await;
+        };
+        running.sidecar.restart_itself(short_work_done).await
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.

@@ -55,6 +55,8 @@ pub struct StrategyFacts<'a> {
     pub holder: bool,
     /// How many older processes still drain.
     pub drainers: usize,
+    /// Whether a sidecar restarts by its own means, which keeps its processes.
+    pub by_own_means: bool,
 }
 
 /// Where, and why there.
@@ -120,6 +122,10 @@ fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
     let supervisor = &facts.verdict.supervisor;
     if facts.no_respawn {
         return (Strategy::InProcess, "GATEWAY_NO_RESPAWN is set".to_owned());
+    }
+    if facts.by_own_means {
+        let why = "a sidecar restarts by its own means (`reload`), and keeps its processes";
+        return (Strategy::InProcess, why.to_owned());
     }
     match supervisor {
         Supervisor::Systemd { .. } if facts.can_speak_mainpid => {

@@ -8,7 +8,7 @@ use super::budget::{EXTEND_BY, EndBudget, KillTime, PlannedEnd, Surroundings};
 use super::lifecycle::FORCE_EXIT;
 use super::outbox::Outbox;
 use super::strategy::{StrategyChoice, StrategyFacts, StrategyRefusal, choose};
-use crate::config::{Env, RestartMode};
+use crate::config::{Config, Env};
 use crate::control::protocol::RestartParams;
 use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect, launchd};
 use crate::systemd::Notifier;
@@ -156,13 +156,13 @@ impl Supervision {
     /// Where a restart would put the next generation now, and why.
     pub fn choose(
         &self,
-        mode: RestartMode,
+        config: &Config,
         params: &RestartParams,
         drainers: usize,
     ) -> Result<StrategyChoice, StrategyRefusal> {
         let unit = self.unit.as_ref();
         choose(&StrategyFacts {
-            mode,
+            mode: config.restart.mode,
             verdict: &self.verdict,
             fresh: params.fresh,
             update: params.update,
@@ -171,6 +171,8 @@ impl Supervision {
                 && unit.is_none_or(|unit| unit.hears_main()),
             holder: unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
             drainers,
+            by_own_means: !params.force
+                && config.sidecar.values().any(|spec| spec.reload.is_some()),
         })
     }
 }

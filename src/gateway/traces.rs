@@ -105,6 +105,7 @@ impl Traces {
         }
         match progress.stage {
             ProgressStage::Holding => self.step("restart.drain"),
+            ProgressStage::Reloading => self.step("restart.reload.sidecar"),
             ProgressStage::Stopped => self.step("restart.close.sidecar"),
             ProgressStage::Starting => self.next_start(),
             _ => {}

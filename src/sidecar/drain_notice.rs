@@ -8,7 +8,7 @@ use super::readiness::{ANSWER, status_of};
 use super::state::SidecarState;
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::os::port::Server;
-use crate::os::process::PidFd;
+use crate::os::process::{PidFd, living_in_group};
 
 /// Why a sidecar did not get a notice.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,11 @@ pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeE
         DrainNotice::Signal(name) => {
             let failed = |error| NoticeError::Signal(*name, error);
             let process = PidFd::open(pid).map_err(failed)?;
-            // A process is reaped only after its sidecar left this state, so the pid was its own
-            // when it was opened.
+            // A child is reaped only after its sidecar left this state, so the pid was its own when it
+            // was opened; a process that took its place is one of its group.
+            let own = server.at.pid == pid || living_in_group(server.at.pid).contains(&pid);
             match sidecar.state() {
-                SidecarState::Ready { pid: same, .. } if same == pid => {
+                SidecarState::Ready { pid: same, .. } if same == pid && own => {
                     process.signal(number(*name)).map_err(failed)
                 }
                 _ => Ok(()),
@@ -57,7 +58,8 @@ pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeE
     }
 }
 
-fn number(name: NoticeSignal) -> Signal {
+/// The signal of this name.
+pub(super) fn number(name: NoticeSignal) -> Signal {
     match name {
         NoticeSignal::Hup => Signal::SIGHUP,
         NoticeSignal::Usr1 => Signal::SIGUSR1,
@@ -66,7 +68,8 @@ fn number(name: NoticeSignal) -> Signal {
     }
 }
 
-async fn post(server: &Server, path: &str) -> std::io::Result<u16> {
+/// Sends a POST request without a body, and waits for its status, however long that takes.
+pub(super) async fn post(server: &Server, path: &str) -> std::io::Result<u16> {
     let request = format!("POST {path} HTTP/1.1\r\nuser-agent: gateway\r\ncontent-length: 0");
     status_of(server, &request).await
 }

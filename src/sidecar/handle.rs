@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::runner::Runner;
-use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
+use super::state::{OwnRestartCall, SidecarControl, SidecarFailure, SidecarStart, SidecarState};
 use crate::os::mutex::lock;
 use crate::os::task::caught;
 
@@ -130,6 +130,37 @@ impl Sidecar {
                 ..SidecarFailure::default()
             })),
         }
+    }
+
+    /// Asks it to restart by its own means, and waits until it is ready again. It does not count as
+    /// ready meanwhile; its restart begins when `go` is done.
+    ///
+    /// # Errors
+    /// Why it is not: it serves on as it was, or is started again by the gateway.
+    pub async fn restart_itself(
+        &self,
+        go: impl Future<Output = ()>,
+    ) -> Result<(), Arc<SidecarFailure>> {
+        let (begin, begins) = oneshot::channel();
+        let (done, result) = oneshot::channel();
+        let call = OwnRestartCall {
+            go: Some(begins),
+            done,
+        };
+        *lock(&self.control.own_restart) = Some(call);
+        self.control.own_restart_asked.notify_one();
+        let begin = async {
+            go.await;
+            // An error means that it ended meanwhile, which the result tells.
+            let _ = begin.send(());
+        };
+        let (result, ()) = tokio::join!(result, begin);
+        result.unwrap_or_else(|_| {
+            Err(Arc::new(SidecarFailure {
+                cause: "was stopped before it had restarted".to_owned(),
+                ..SidecarFailure::default()
+            }))
+        })
     }
 
     /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at

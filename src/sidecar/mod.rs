@@ -13,11 +13,13 @@ pub mod loopback;
 mod notify_socket;
 mod oneshot;
 mod output;
+mod own_restart;
 mod process;
 mod readiness;
 mod repetition;
 mod runner;
 mod secret_lines;
+mod serving;
 mod state;
 
 pub use environment::{Inherited, started_from};

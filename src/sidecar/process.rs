@@ -38,6 +38,8 @@ const KILLED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct ChildProcess {
     kept: Kept,
+    /// The process that took the place of the child, which has ended.
+    heir: Option<(u32, PidFd)>,
     ended: Ended,
 }
 
@@ -47,6 +49,8 @@ pub enum ChildEnd {
     Status(ExitStatus),
     /// It has ended, and a debugger has its exit status.
     Unknown,
+    /// It has ended, and another process than the gateway was its parent.
+    OfHeir,
     /// It was killed, and has not ended.
     Stuck,
 }
@@ -60,7 +64,7 @@ impl ChildEnd {
     pub fn signal(self) -> Option<i32> {
         match self {
             Self::Status(status) => status.signal(),
-            Self::Unknown | Self::Stuck => None,
+            Self::Unknown | Self::OfHeir | Self::Stuck => None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl fmt::Display for ChildEnd {
         let status = match self {
             Self::Status(status) => status,
             Self::Unknown => return f.write_str("ended, and a debugger keeps its exit status"),
+            Self::OfHeir => return f.write_str("ended"),
             Self::Stuck => {
                 return f.write_str("was killed and has not ended: it waits in the kernel, as for a disk that does not answer");
             }
@@ -112,16 +117,47 @@ impl ChildProcess {
         });
         let (kept, pipes) = started.await?;
         let ended = kept.pidfd().ended();
-        Ok((Self { kept, ended }, pipes))
+        let heir = None;
+        Ok((Self { kept, heir, ended }, pipes))
     }
 
+    /// The main process.
     pub fn id(&self) -> u32 {
+        self.heir.as_ref().map_or(self.group(), |(pid, _)| *pid)
+    }
+
+    /// The number of the group, which is the pid of the child that was started.
+    pub fn group(&self) -> u32 {
         self.kept.pid()
+    }
+
+    /// Another process of the group is the main one from now on: the one before has ended. The child
+    /// that was started is not reaped meanwhile, so the number of the group cannot become another's.
+    ///
+    /// # Errors
+    /// When that process is gone, or is not of the group.
+    pub fn follow(&mut self, heir: u32) -> io::Result<()> {
+        let pidfd = PidFd::open(heir)?;
+        if !living_in_group(self.group()).contains(&heir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.ended = pidfd.ended();
+        self.heir = Some((heir, pidfd));
+        Ok(())
     }
 
     /// Waits for the end, without reaping: the pid stays its own until [`reap`](Self::reap).
     pub async fn ended(&self) {
         self.ended.wait().await;
+    }
+
+    /// Signals the main process alone.
+    ///
+    /// # Errors
+    /// ESRCH when it is gone.
+    pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
+        let heir = self.heir.as_ref().map(|(_, pidfd)| pidfd);
+        heir.unwrap_or(self.kept.pidfd()).signal(signal)
     }
 
     /// Signals the whole group.
@@ -137,7 +173,7 @@ impl ChildProcess {
         self.signal(Signal::SIGCONT);
         let all = async {
             self.ended().await;
-            group_ended(self.id()).await;
+            group_ended(self.group()).await;
         };
         if tokio::time::timeout(patience, all).await.is_err() {
             self.signal(Signal::SIGKILL);
@@ -150,14 +186,17 @@ impl ChildProcess {
 
     /// Ends what is left of the group and takes the exit status. Call after [`ended`](Self::ended).
     pub async fn reap(&mut self) -> ChildEnd {
-        let group = self.id();
+        let group = self.group();
         if others_in_group(group) {
             self.signal(Signal::SIGTERM);
             let _ = tokio::time::timeout(STRAGGLERS, group_ended(group)).await;
             self.signal(Signal::SIGKILL);
         }
         let status = self.kept.reap().await;
-        status.map_or(ChildEnd::Unknown, ChildEnd::Status)
+        match &self.heir {
+            Some(_) => ChildEnd::OfHeir,
+            None => status.map_or(ChildEnd::Unknown, ChildEnd::Status),
+        }
     }
 }
 

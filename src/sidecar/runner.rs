@@ -14,7 +14,7 @@ use super::loopback;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess, not_loaded};
-use super::readiness::{Hint, ReadinessProbe, ReadyServer};
+use super::readiness::{Hint, ReadinessProbe};
 use super::state::{SidecarControl, SidecarFailure, SidecarNews, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
 use crate::os::mutex::lock;
@@ -49,19 +49,28 @@ pub(super) struct Runner {
     pub control: Arc<SidecarControl>,
 }
 
+/// One run of the process.
+pub(super) struct Run<'a> {
+    pub port: u16,
+    pub notify: Option<&'a NotifySocket>,
+    pub output: &'a Arc<SidecarOutput>,
+    /// The processes that the kernel had ended for want of memory before.
+    pub memory: Option<oom::Count>,
+}
+
 /// An unplanned end of a run.
 #[derive(Default)]
-struct Death {
-    cause: String,
+pub(super) struct Death {
+    pub cause: String,
     /// Its process ended by itself.
-    exited: bool,
-    last_words: Vec<String>,
+    pub exited: bool,
+    pub last_words: Vec<String>,
     /// How long it had been ready, if it ever was.
-    ready: Option<Duration>,
+    pub ready: Option<Duration>,
     /// Whether another program has taken its private port.
-    port_taken: bool,
+    pub port_taken: bool,
     /// Whether the kernel killed it because memory ran out.
-    out_of_memory: bool,
+    pub out_of_memory: bool,
 }
 
 impl From<String> for Death {
@@ -91,6 +100,10 @@ impl Runner {
                 last_words: death.last_words.clone(),
             });
             *lock(&self.control.last_failure) = Some(Arc::clone(&failure));
+            if let Some(call) = lock(&self.control.own_restart).take() {
+                // Whoever no longer waits needs no answer.
+                let _ = call.done.send(Err(Arc::clone(&failure)));
+            }
             if !ever_ready && !self.start.persist {
                 self.state.send_replace(SidecarState::Stopped {
                     failure: Some(failure),
@@ -151,7 +164,7 @@ impl Runner {
     }
 
     /// Waits until a sidecar that has just become ready was ready for [`GOOD`].
-    async fn serve_well(&self) -> Infallible {
+    pub(super) async fn serve_well(&self) -> Infallible {
         tokio::time::sleep(GOOD).await;
         if lock(&self.control.backoff).served_well() {
             let reason = format!("has been ready for {} min", GOOD.as_secs() / 60);
@@ -189,7 +202,8 @@ impl Runner {
         if !prepared? {
             return Ok(());
         }
-        let notify = (spec.ready == Ready::Notify)
+        let notify = spec
+            .notifies()
             .then(|| NotifySocket::bind(run_dir, name, port))
             .transpose()
             .map_err(|error| {
@@ -216,13 +230,19 @@ impl Runner {
         let readers = output.read_all(pipes);
         self.state
             .send_replace(SidecarState::Starting { pid, hint: None });
-        let run = self.watch(process, port, notify.as_ref(), &output).await;
+        let run = Run {
+            port,
+            notify: notify.as_ref(),
+            output: &output,
+            memory: oom::count(),
+        };
+        let run = self.watch(process, &run).await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
         run.map_err(with_last_words)
     }
 
     /// None when a stop came while the system loaded the program.
-    async fn spawn(
+    pub(super) async fn spawn(
         &self,
         argv: &[String],
         variables: &[(String, String)],
@@ -239,39 +259,27 @@ impl Runner {
     }
 
     /// From the spawned process to its end.
-    async fn watch(
-        &self,
-        mut process: ChildProcess,
-        port: u16,
-        notify: Option<&NotifySocket>,
-        output: &SidecarOutput,
-    ) -> Result<(), Death> {
+    async fn watch(&self, mut process: ChildProcess, run: &Run<'_>) -> Result<(), Death> {
         let SidecarStart { name, spec, .. } = &self.start;
+        let Run { port, output, .. } = *run;
         let pid = process.id();
-        let memory = oom::count();
         let probe = ReadinessProbe {
             ready: &spec.ready,
             port,
             private: spec.port.is_none(),
             pid,
             start_timeout: spec.start_timeout.0,
-            notify,
+            notify: run.notify.filter(|_| spec.ready == Ready::Notify),
         };
-        let hinted = |hint: Hint| {
-            warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
-            self.state.send_replace(SidecarState::Starting {
-                pid,
-                hint: Some(hint),
-            });
-        };
+        let hinted = |hint: Hint| self.tell_hint(pid, hint);
         let begun = Instant::now();
-        let ReadyServer { server, other } = tokio::select! {
+        let ready = tokio::select! {
             biased;
             () = self.control.stop.cancelled() => return self.end(process).await,
             () = process.ended() => {
                 let end = process.reap().await;
                 let port_taken = self.has_lost(port);
-                let death = how_it_ended(end, memory.as_ref());
+                let death = run.how_it_ended(end);
                 let cause = format!("{} before it was ready", death.cause);
                 return Err(Death { cause, port_taken, ..death });
             }
@@ -285,50 +293,28 @@ impl Runner {
         info!(
             SIDECAR = name,
             "[gateway] sidecar {name} ready: pid {pid}, {}, after {} ms",
-            server.at.address,
+            ready.server.at.address,
             took.as_millis()
         );
-        if let Some(other) = &other {
+        if let Some(other) = &ready.other {
             warn!(SIDECAR = name, "[gateway] sidecar {name} {other}");
         }
         output.started();
-        let at = server.at;
-        self.state
-            .send_replace(SidecarState::Ready { pid, server, other });
+        let at = ready.server.at;
         tokio::select! {
-            end = self.watch_ready(process, notify, memory.as_ref()) => end,
+            end = self.serve(process, ready, run) => end,
             never = loopback::look_beyond(&self.start, &self.control, at) => match never {},
         }
     }
 
-    /// From ready to the end of the process. `memory` as it was at the start.
-    async fn watch_ready(
-        &self,
-        mut process: ChildProcess,
-        notify: Option<&NotifySocket>,
-        memory: Option<&oom::Count>,
-    ) -> Result<(), Death> {
-        let ready = Instant::now();
-        let talk = async {
-            match notify {
-                Some(notify) => notify.read_on().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            never = talk => match never {},
-            never = self.serve_well() => match never {},
-            () = self.control.stop.cancelled() => self.end(process).await,
-            () = process.ended() => {
-                // First of all: from here on requests must wait, because the port is dead.
-                let failure = SidecarFailure { cause: "died".to_owned(), ..SidecarFailure::default() };
-                self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
-                let end = process.reap().await;
-                let death = how_it_ended(end, memory);
-                let cause = format!("(pid {}) {}", process.id(), death.cause);
-                Err(Death { cause, ready: Some(ready.elapsed()), ..death })
-            }
-        }
+    /// Says what is odd about a slow start.
+    pub(super) fn tell_hint(&self, pid: u32, hint: Hint) {
+        let name = &self.start.name;
+        warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
+        self.state.send_replace(SidecarState::Starting {
+            pid,
+            hint: Some(hint),
+        });
     }
 
     /// Says again and again that a start takes long, with what it printed last.
@@ -377,7 +363,7 @@ impl Runner {
     }
 
     /// Ends a process as asked.
-    async fn end(&self, process: ChildProcess) -> Result<(), Death> {
+    pub(super) async fn end(&self, process: ChildProcess) -> Result<(), Death> {
         let pid = process.id();
         self.state.send_replace(SidecarState::Stopping { pid });
         let patience = self.control.patience.load(Ordering::Relaxed);
@@ -421,7 +407,7 @@ impl Runner {
         }
     }
 
-    fn variables(&self, port: u16) -> Vec<(String, String)> {
+    pub(super) fn variables(&self, port: u16) -> Vec<(String, String)> {
         let port = port.to_string();
         let written = self.start.spec.env.iter();
         let written = written.map(|(name, value)| (name.clone(), value.replace("{port}", &port)));
@@ -439,23 +425,25 @@ impl Runner {
     }
 }
 
-/// How a process came to an unplanned end, and whether the kernel ended it because memory ran out
-/// since `before`.
-fn how_it_ended(end: ChildEnd, before: Option<&oom::Count>) -> Death {
-    let out_of_memory = oom::killed(end.signal(), before, oom::count().as_ref());
-    let cause = if out_of_memory {
-        format!("{end}: the kernel ended it because memory ran out")
-    } else {
-        end.to_string()
-    };
-    Death {
-        out_of_memory,
-        exited: end.signal().is_none(),
-        ..cause.into()
+impl Run<'_> {
+    /// How the process came to an unplanned end, and whether the kernel ended it because memory ran
+    /// out.
+    pub fn how_it_ended(&self, end: ChildEnd) -> Death {
+        let out_of_memory = oom::killed(end.signal(), self.memory.as_ref(), oom::count().as_ref());
+        let cause = if out_of_memory {
+            format!("{end}: the kernel ended it because memory ran out")
+        } else {
+            end.to_string()
+        };
+        Death {
+            out_of_memory,
+            exited: end.signal().is_none(),
+            ..cause.into()
+        }
     }
 }
 
-fn with_port(argv: &[String], port: u16) -> Vec<String> {
+pub(super) fn with_port(argv: &[String], port: u16) -> Vec<String> {
     argv.iter()
         .map(|arg| arg.replace("{port}", &port.to_string()))
         .collect()
@@ -463,7 +451,7 @@ fn with_port(argv: &[String], port: u16) -> Vec<String> {
 
 /// Done when nothing new was printed for the length of a start timeout, or after [`EXTENSIONS`] of
 /// them; sooner when there is no hope.
-async fn too_slow(
+pub(super) async fn too_slow(
     begun: Instant,
     timeout: Duration,
     output: &SidecarOutput,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -65,6 +65,19 @@ pub struct SidecarControl {
     /// Ends the wait before the next start.
     pub retry: Notify,
     pub secrets: Arc<SecretLines>,
+    /// A restart by its own means that somebody waits for.
+    pub own_restart: Mutex<Option<OwnRestartCall>>,
+    /// Such a restart is asked for.
+    pub own_restart_asked: Notify,
+}
+
+/// Asks a sidecar to restart by its own means.
+#[derive(Debug)]
+pub struct OwnRestartCall {
+    /// Comes, or is dropped, when the restart may begin; taken then.
+    pub go: Option<oneshot::Receiver<()>>,
+    /// Takes what came of it.
+    pub done: oneshot::Sender<Result<(), Arc<SidecarFailure>>>,
 }
 
 /// Where a sidecar stands.

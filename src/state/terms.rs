@@ -60,6 +60,8 @@ words! {
         Fading = "fading",
         /// A sidecar is being replaced; new requests wait.
         Holding = "holding",
+        /// A sidecar restarts by its own means; new requests wait.
+        Reloading = "reloading",
         /// A sidecar has ended.
         Stopped = "stopped",
         /// The next run of a sidecar failed; what ran before is started again.

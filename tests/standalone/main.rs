@@ -42,6 +42,7 @@ mod metrics;
 mod notices;
 mod other_protocols;
 mod other_users;
+mod own_restart;
 mod owner;
 mod packages;
 mod pipelines;

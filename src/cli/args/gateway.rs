@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::config::{Dur, Listen, Overrides};
+use crate::config::{Dur, Listen, Overrides, Reload};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 
 const EXAMPLES: &str = "\
@@ -83,6 +83,10 @@ pub struct ServerArgs {
     /// [default: 60s]
     #[arg(long, value_name = "DUR")]
     pub start_timeout: Option<Dur>,
+    /// The server restarts by its own means when its main process gets this signal (HUP, USR1, USR2 or
+    /// WINCH), or when this path gets a POST request: restarts use that
+    #[arg(long, value_name = "SIGNAL|PATH")]
+    pub reload: Option<Reload>,
     /// The server and its arguments; {port} becomes its private port
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
@@ -155,6 +159,7 @@ impl RunArgs {
             cwd,
             ready,
             start_timeout,
+            reload,
             command,
         } = self.server.clone();
         Overrides {
@@ -168,6 +173,7 @@ impl RunArgs {
             env: self.env.clone(),
             ready,
             start_timeout,
+            reload,
             command,
         }
     }

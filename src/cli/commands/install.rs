@@ -52,6 +52,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         cwd: args.server.cwd.clone(),
         ready: args.server.ready.clone(),
         start_timeout: args.server.start_timeout,
+        reload: args.server.reload.clone(),
         socket: args.socket,
         run_as: args.run_as.clone().map(RunAs::User),
         env_file: args.env_file.clone(),

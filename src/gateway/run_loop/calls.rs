@@ -266,8 +266,8 @@ impl Gateway {
         budget: Budget,
     ) -> Result<Placement, StrategyRefusal> {
         let drainers = self.predecessor.predecessors.len();
-        let mode = self.material.loaded.config.restart.mode;
-        let choice = self.supervision.choose(mode, params, drainers)?;
+        let config = &self.material.loaded.config;
+        let choice = self.supervision.choose(config, params, drainers)?;
         Ok(match choice.strategy {
             Strategy::InProcess => Placement::Here,
             Strategy::Respawn { waiter } => {

@@ -210,9 +210,11 @@ impl Gateway {
         self.make_room(&config, order.kind, order.request.as_deref());
         let predecessor = self.predecessor.predecessor();
         let reload = order.kind == RequestKind::Reload;
+        let slots = previous.iter().flat_map(|previous| previous.slots.values());
+        let by_own_means = { slots }.any(|slot| slot.can_restart_itself());
         let source = BuildSource {
             report: self.reporter(order.request).passing_on(predecessor),
-            unchanged: reload && *config == self.material.loaded.config,
+            unchanged: reload && !by_own_means && *config == self.material.loaded.config,
             material,
         };
         let first = previous.is_none() && !self.machine.owned();

@@ -169,7 +169,7 @@ impl Gateway {
             strategy: self
                 .supervision
                 .choose(
-                    loaded.config.restart.mode,
+                    &loaded.config,
                     &RestartParams::default(),
                     self.predecessor.predecessors.len(),
                 )

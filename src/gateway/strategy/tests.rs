@@ -22,6 +22,7 @@ fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
         can_speak_mainpid: false,
         holder: false,
         drainers: 0,
+        by_own_means: false,
     }
 }
 
@@ -221,4 +222,21 @@ fn no_more_than_eight_processes_drain() {
     let launchd = launchd();
     let by_exit = drained(MAX_DRAINERS, held(&launchd));
     assert_eq!(strategy(by_exit), Some(EXIT));
+}
+
+#[test]
+fn a_sidecar_that_restarts_by_its_own_means_keeps_the_process_unless_a_fresh_one_is_wanted() {
+    let systemd = systemd();
+    let own = StrategyFacts {
+        by_own_means: true,
+        can_speak_mainpid: true,
+        ..facts(&systemd)
+    };
+    assert_eq!(strategy(own), Some(IN_PROCESS));
+    assert_eq!(strategy(fresh(own)), Some(RESPAWN));
+    assert_eq!(strategy(update(own)), Some(RESPAWN));
+    assert_eq!(
+        strategy(with_mode(RestartMode::Respawn, own)),
+        Some(RESPAWN)
+    );
 }

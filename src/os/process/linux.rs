@@ -124,6 +124,12 @@ pub fn executable(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
+/// Differs from one program of a process to the next (execve), even if both are the same file: the
+/// addresses in its auxiliary vector are random. None where it may not be read.
+pub fn program_mark(pid: u32) -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/{pid}/auxv")).ok()
+}
+
 /// The path of the program of a process before its file was replaced; none where it may not be read.
 pub fn program(pid: u32) -> Option<PathBuf> {
     Some(before_replaced(&executable(pid)?))

@@ -24,7 +24,8 @@ pub use ended::Ended;
 pub use exit_status::in_words;
 pub use facts::{Process, is_within};
 pub use kernel::{
-    all, arguments, command_line, environment, executable, group_of, pids, program, user, users,
+    all, arguments, command_line, environment, executable, group_of, pids, program, program_mark,
+    user, users,
 };
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};

@@ -20,6 +20,7 @@ impl ChosenOption {
             Self::AppPort => Some((MAIN, "port")),
             Self::Ready => Some((MAIN, "ready")),
             Self::StartTimeout => Some((MAIN, "start_timeout")),
+            Self::Reload => Some((MAIN, "reload")),
             Self::Socket | Self::RunAs | Self::EnvFile | Self::Sandbox => None,
         }
     }
@@ -98,6 +99,7 @@ impl InstallRequest {
             ChosenOption::AppPort => self.port.is_some(),
             ChosenOption::Ready => self.ready.is_some(),
             ChosenOption::StartTimeout => self.start_timeout.is_some(),
+            ChosenOption::Reload => self.reload.is_some(),
             ChosenOption::Socket => self.socket,
             ChosenOption::RunAs => self.run_as.is_some(),
             ChosenOption::EnvFile => self.env_file.is_some(),

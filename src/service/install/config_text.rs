@@ -52,12 +52,13 @@ pub(super) fn compose(
         || request.cwd.is_some()
         || request.ready.is_some()
         || request.start_timeout.is_some()
+        || request.reload.is_some()
         || !request.set.is_empty()
     {
         let sidecars = section(&mut table, "sidecar")?;
         let Some(Value::Table(main)) = sidecars.get_mut(MAIN_SIDECAR) else {
             return Err(ServiceError::usage(
-                "--exclusive, --app-port, --cwd, --ready, --start-timeout and --set speak of a server, and none is given",
+                "--exclusive, --app-port, --cwd, --ready, --start-timeout, --reload and --set speak of a server, and none is given",
             )
             .next("gatewayctl install … -- COMMAND"));
         };
@@ -83,6 +84,11 @@ pub(super) fn compose(
         }
         if let Some(time) = request.start_timeout {
             main.insert("start_timeout".into(), time.to_string().into());
+        }
+        if let Some(reload) = &request.reload {
+            let reload = Value::try_from(reload)
+                .map_err(|error| ServiceError::failed(format!("cannot write `reload`: {error}")))?;
+            main.insert("reload".into(), reload);
         }
         for (key, value) in open {
             section(main, "env")?.insert(key.clone(), value.clone().into());

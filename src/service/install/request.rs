@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::config::{Dur, Listen};
+use crate::config::{Dur, Listen, Reload};
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
 use crate::state::paths::Scope;
@@ -41,6 +41,8 @@ pub enum ChosenOption {
     Ready,
     /// The default time to become ready
     StartTimeout,
+    /// Restarts start another copy of the server
+    Reload,
     /// The service itself holds its listeners
     Socket,
     /// The default user
@@ -67,6 +69,7 @@ pub struct InstallRequest {
     pub cwd: Option<PathBuf>,
     pub ready: Option<String>,
     pub start_timeout: Option<Dur>,
+    pub reload: Option<Reload>,
     pub socket: bool,
     pub run_as: Option<RunAs>,
     pub env_file: Option<PathBuf>,

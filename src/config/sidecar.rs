@@ -1,0 +1,144 @@
+//! `[sidecar.NAME]`: a program behind the front door.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::notice::{DrainNotice, Ready};
+use super::reload::{Reload, ReloadKeys};
+use super::types::Dur;
+
+/// The default of `tunnel_drain` where a successor serves already.
+pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
+
+/// The default of `tunnel_drain` where new requests wait for the old sidecar to end.
+pub const TUNNEL_DRAIN_ALONE: Duration = Duration::from_secs(5);
+
+/// What is done with a sidecar's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputMode {
+    /// Line by line to the log.
+    #[default]
+    Lines,
+    /// Discarded, except for the last lines, which error messages show.
+    Off,
+}
+
+/// `[sidecar.NAME]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SidecarSpec {
+    /// The program and its arguments; `{port}` becomes the private port.
+    pub command: Vec<String>,
+    /// A command run to its end before each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepare: Vec<String>,
+    /// Variables added to the environment; `{port}` becomes the private port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The directory it starts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen
+    /// for each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How it shows that it is ready.
+    #[serde(default)]
+    pub ready: Ready,
+    /// How long it may take to become ready; extended while it prints.
+    #[serde(default = "start_timeout")]
+    pub start_timeout: Dur,
+    /// How long it may take to end after SIGTERM, before SIGKILL.
+    #[serde(default = "stop_timeout")]
+    pub stop_timeout: Dur,
+    /// Whether old and new run side by side during a restart; true unless `port` is fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<bool>,
+    /// How it is told to finish its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainNotice>,
+    /// Its own way to restart, which restarts of the gateway use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ReloadKeys>")]
+    pub reload: Option<Reload>,
+    /// How it shows that it lives.
+    #[serde(default)]
+    pub live: Live,
+    /// What is done with its output.
+    #[serde(default)]
+    pub log: OutputMode,
+}
+
+/// `[sidecar.NAME] live`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Live {
+    /// How long a request may wait while the sidecar answers nothing at all.
+    pub stalled: Dur,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            stalled: Dur::secs(60),
+        }
+    }
+}
+
+fn start_timeout() -> Dur {
+    Dur::secs(60)
+}
+
+fn stop_timeout() -> Dur {
+    Dur::secs(10)
+}
+
+impl SidecarSpec {
+    /// A sidecar with this command and the defaults.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            prepare: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: None,
+            port: None,
+            ready: Ready::default(),
+            start_timeout: start_timeout(),
+            stop_timeout: stop_timeout(),
+            overlap: None,
+            drain: None,
+            reload: None,
+            live: Live::default(),
+            log: OutputMode::Lines,
+        }
+    }
+
+    /// Whether it tells at its start, or after its own restart, that it is ready.
+    pub fn notifies(&self) -> bool {
+        let reload = self
+            .reload
+            .as_ref()
+            .and_then(|reload| reload.ready.as_ref());
+        self.ready == Ready::Notify || reload == Some(&Ready::Notify)
+    }
+
+    /// Whether two copies may run side by side.
+    pub fn overlaps(&self) -> bool {
+        self.overlap.unwrap_or(self.port.is_none())
+    }
+
+    /// How long tunnels to this sidecar may go on in a restart; `configured` is `[restart] tunnel_drain`.
+    pub fn tunnel_drain(&self, configured: Option<Dur>) -> Duration {
+        let default = if self.overlaps() {
+            TUNNEL_DRAIN
+        } else {
+            TUNNEL_DRAIN_ALONE
+        };
+        configured.map_or(default, |time| time.0)
+    }
+}

@@ -8,7 +8,7 @@ use super::model::Config;
 use super::notice::Ready;
 use super::position::{Position, nearest};
 use super::reload::Reload;
-use super::sidecar::SidecarSpec;
+use super::sidecar::{SidecarSpec, StdinMode};
 use super::types::{Dur, Listen};
 use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR, TEXT_MAX, regular_file};
@@ -30,6 +30,7 @@ pub struct Overrides {
     /// `--start-timeout`
     pub start_timeout: Option<Dur>,
     pub reload: Option<Reload>,
+    pub stdin: Option<StdinMode>,
     /// `-- COMMAND…`
     pub command: Vec<String>,
 }
@@ -309,12 +310,13 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         || !flags.env.is_empty()
         || flags.ready.is_some()
         || flags.start_timeout.is_some()
-        || flags.reload.is_some();
+        || flags.reload.is_some()
+        || flags.stdin.is_some();
     if !of_main {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        let message = "--exclusive, --app-port, --cwd, --env, --ready, --start-timeout and --reload speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        let message = "--exclusive, --app-port, --cwd, --env, --ready, --start-timeout, --reload and --stdin speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
         return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
@@ -335,6 +337,9 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
     }
     if let Some(reload) = &flags.reload {
         main.reload = Some(reload.clone());
+    }
+    if let Some(stdin) = flags.stdin {
+        main.stdin = stdin;
     }
     Ok(())
 }

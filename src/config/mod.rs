@@ -39,7 +39,7 @@ pub use notice::{DrainNotice, NoticeSignal, Ready};
 pub(crate) use own_address::UpstreamUrl;
 pub use reload::{Reload, ReloadMeans};
 pub use render::{schema, starter, to_toml};
-pub use sidecar::{OutputMode, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};
+pub use sidecar::{OutputMode, SidecarSpec, StdinMode, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};
 pub use types::{AccessLogTarget, Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::notice::{DrainNotice, Ready};
 use super::reload::{Reload, ReloadKeys};
 use super::types::Dur;
+use crate::text::words::words;
 
 /// The default of `tunnel_drain` where a successor serves already.
 pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
@@ -26,6 +27,18 @@ pub enum OutputMode {
     Lines,
     /// Discarded, except for the last lines, which error messages show.
     Off,
+}
+
+words! {
+    /// The standard input of a sidecar.
+    #[derive(Default)]
+    pub enum StdinMode {
+        /// Empty: a read finds its end.
+        #[default]
+        Null = "null",
+        /// Open and silent: a read waits until the sidecar ends.
+        Hold = "hold",
+    }
 }
 
 /// `[sidecar.NAME]`
@@ -72,6 +85,9 @@ pub struct SidecarSpec {
     /// What is done with its output.
     #[serde(default)]
     pub log: OutputMode,
+    /// What it reads from its standard input.
+    #[serde(default)]
+    pub stdin: StdinMode,
 }
 
 /// `[sidecar.NAME] live`
@@ -115,6 +131,7 @@ impl SidecarSpec {
             reload: None,
             live: Live::default(),
             log: OutputMode::Lines,
+            stdin: StdinMode::Null,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub struct Kept {
     pidfd: PidFd,
     /// The way to the keeper; none once the pid may be another process's.
     reap: Option<mpsc::Sender<Reap>>,
+    /// The writing end of its standard input, where that is held open.
+    _stdin: Option<ChildStdin>,
 }
 
 /// The output of a child: the reading ends of its standard output and standard error.
@@ -83,7 +85,12 @@ impl Kept {
             watched(error)
         })?;
         let reap = Some(reap);
-        let kept = Self { pid, pidfd, reap };
+        let kept = Self {
+            pid,
+            pidfd,
+            reap,
+            _stdin: child.stdin.take(),
+        };
         match (child.stdout.take(), child.stderr.take()) {
             (Some(out), Some(err)) => {
                 let (out, err) = (out.into(), err.into());

@@ -7,7 +7,7 @@ use super::Inherited;
 use super::output::SidecarOutput;
 use super::process::{ChildProcess, not_loaded};
 use super::runner::LAST_OUTPUT;
-use crate::config::Dur;
+use crate::config::{Dur, StdinMode};
 use crate::text::log::SidecarLog;
 
 /// How long it may take to end after SIGTERM, before SIGKILL.
@@ -24,7 +24,7 @@ pub async fn oneshot(
     log: SidecarLog,
     limit: Duration,
 ) -> Result<(), String> {
-    let spawn = ChildProcess::spawn(argv, None, inherited, variables);
+    let spawn = ChildProcess::spawn(argv, None, inherited, variables, StdinMode::Null);
     let (mut process, pipes) = match tokio::time::timeout(limit, spawn).await {
         Ok(spawned) => spawned?,
         Err(_) => return Err(not_loaded(argv, limit)),

@@ -15,7 +15,7 @@ use super::drain_notice::{number, post};
 use super::process::{ChildEnd, ChildProcess};
 use super::readiness::{ReadinessProbe, ReadyServer};
 use super::runner::{LAST_OUTPUT, Run, Runner, too_slow, with_port};
-use crate::config::{Ready, Reload, ReloadMeans};
+use crate::config::{Ready, Reload, ReloadMeans, StdinMode};
 use crate::os::port::{Server, ServerAddress, listener_at};
 use crate::os::process::{Stat, children, descendants, living_in_group, program_mark};
 use crate::text::human::span;
@@ -298,7 +298,7 @@ impl OwnRestart {
     async fn run(&self, argv: &[String], runner: &Runner, run: &Run<'_>) -> Result<(), String> {
         let mut variables = runner.variables(run.port);
         variables.push(("MAINPID".to_owned(), self.main().to_string()));
-        let spawned = runner.spawn(argv, &variables).await;
+        let spawned = runner.spawn(argv, &variables, StdinMode::Null).await;
         let spawned = spawned.map_err(|why| format!("has not restarted: it {why}"))?;
         let Some((mut process, pipes)) = spawned else {
             return Err("has not restarted: it was stopped".to_owned());

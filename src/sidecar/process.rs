@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::environment::Inherited;
 use super::keeper::{Kept, Pipes};
-use crate::config::Dur;
+use crate::config::{Dur, StdinMode};
 use crate::os::platform;
 use crate::os::process::{Ended, PidFd, in_words, living_in_group};
 
@@ -95,6 +95,7 @@ impl ChildProcess {
         cwd: Option<&Path>,
         inherited: &Arc<Inherited>,
         extra: &[(String, String)],
+        stdin: StdinMode,
     ) -> Result<(Self, Pipes), String> {
         let Some((program, args)) = argv.split_first() else {
             return Err("no command".to_owned());
@@ -107,7 +108,7 @@ impl ChildProcess {
             (directory, None) => directory.clone(),
         };
         let started = Kept::start(move || {
-            let mut command = command(&named, &inherited);
+            let mut command = command(&named, &inherited, stdin);
             command.args(args).envs(extra);
             if let Some(cwd) = &cwd {
                 command.current_dir(cwd);
@@ -201,13 +202,16 @@ impl ChildProcess {
 }
 
 /// A program that will run in a process group of its own, with the inherited environment.
-fn command(program: &str, inherited: &Inherited) -> Command {
+fn command(program: &str, inherited: &Inherited, stdin: StdinMode) -> Command {
     let mut command = Command::new(program);
     let environment = inherited.environment.iter();
     command
         .env_clear()
         .envs(environment.map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
+        .stdin(match stdin {
+            StdinMode::Null => Stdio::null(),
+            StdinMode::Hold => Stdio::piped(),
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
@@ -315,7 +319,7 @@ mod tests {
             directory: None,
         });
         let argv = ["sh".into(), "-c".into(), script.into()];
-        ChildProcess::spawn(&argv, None, &inherited, &[])
+        ChildProcess::spawn(&argv, None, &inherited, &[], StdinMode::Null)
             .await
             .unwrap()
     }

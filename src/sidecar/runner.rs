@@ -16,7 +16,7 @@ use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess, not_loaded};
 use super::readiness::{Hint, ReadinessProbe};
 use super::state::{SidecarControl, SidecarFailure, SidecarNews, SidecarStart, SidecarState};
-use crate::config::{OutputMode, Ready};
+use crate::config::{OutputMode, Ready, StdinMode};
 use crate::os::mutex::lock;
 use crate::os::oom;
 use crate::os::port;
@@ -216,7 +216,7 @@ impl Runner {
             variables.push(("NOTIFY_SOCKET".to_owned(), path));
         }
         let spawned = self
-            .spawn(&with_port(&spec.command, port), &variables)
+            .spawn(&with_port(&spec.command, port), &variables, spec.stdin)
             .await
             .map_err(|cause| redactor.text(&cause))?;
         let Some((process, pipes)) = spawned else {
@@ -246,13 +246,14 @@ impl Runner {
         &self,
         argv: &[String],
         variables: &[(String, String)],
+        stdin: StdinMode,
     ) -> Result<Option<(ChildProcess, Pipes)>, String> {
         let SidecarStart {
             spec, inherited, ..
         } = &self.start;
         let limit = spec.start_timeout.0;
         tokio::select! {
-            spawned = ChildProcess::spawn(argv, spec.cwd.as_deref(), inherited, variables) => spawned.map(Some),
+            spawned = ChildProcess::spawn(argv, spec.cwd.as_deref(), inherited, variables, stdin) => spawned.map(Some),
             () = self.control.stop.cancelled() => Ok(None),
             () = tokio::time::sleep(limit) => Err(not_loaded(argv, limit)),
         }
@@ -383,7 +384,9 @@ impl Runner {
             return Ok(true);
         }
         let argv = with_port(&spec.prepare, port);
-        let spawned = self.spawn(&argv, &self.variables(port)).await;
+        let spawned = self
+            .spawn(&argv, &self.variables(port), StdinMode::Null)
+            .await;
         let Some((mut process, pipes)) = spawned.map_err(|cause| format!("it {cause}"))? else {
             return Ok(false);
         };

@@ -61,6 +61,7 @@ mod routing;
 mod stale_trees;
 mod stalled;
 mod stalled_disk;
+mod stdin;
 mod stop;
 mod strangers;
 mod stuck_children;

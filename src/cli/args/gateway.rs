@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::config::{Dur, Listen, Overrides, Reload};
+use crate::config::{Dur, Listen, Overrides, Reload, StdinMode};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 
 const EXAMPLES: &str = "\
@@ -87,6 +87,10 @@ pub struct ServerArgs {
     /// WINCH), or when this path gets a POST request: restarts use that
     #[arg(long, value_name = "SIGNAL|PATH")]
     pub reload: Option<Reload>,
+    /// The standard input of the server: empty (null), or open and silent (hold), for a server that
+    /// exits at its end [default: null]
+    #[arg(long, value_name = "MODE")]
+    pub stdin: Option<StdinMode>,
     /// The server and its arguments; {port} becomes its private port
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
@@ -160,6 +164,7 @@ impl RunArgs {
             ready,
             start_timeout,
             reload,
+            stdin,
             command,
         } = self.server.clone();
         Overrides {
@@ -174,6 +179,7 @@ impl RunArgs {
             ready,
             start_timeout,
             reload,
+            stdin,
             command,
         }
     }

@@ -53,6 +53,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         ready: args.server.ready.clone(),
         start_timeout: args.server.start_timeout,
         reload: args.server.reload.clone(),
+        stdin: args.server.stdin,
         socket: args.socket,
         run_as: args.run_as.clone().map(RunAs::User),
         env_file: args.env_file.clone(),

@@ -21,6 +21,7 @@ impl ChosenOption {
             Self::Ready => Some((MAIN, "ready")),
             Self::StartTimeout => Some((MAIN, "start_timeout")),
             Self::Reload => Some((MAIN, "reload")),
+            Self::Stdin => Some((MAIN, "stdin")),
             Self::Socket | Self::RunAs | Self::EnvFile | Self::Sandbox => None,
         }
     }
@@ -100,6 +101,7 @@ impl InstallRequest {
             ChosenOption::Ready => self.ready.is_some(),
             ChosenOption::StartTimeout => self.start_timeout.is_some(),
             ChosenOption::Reload => self.reload.is_some(),
+            ChosenOption::Stdin => self.stdin.is_some(),
             ChosenOption::Socket => self.socket,
             ChosenOption::RunAs => self.run_as.is_some(),
             ChosenOption::EnvFile => self.env_file.is_some(),

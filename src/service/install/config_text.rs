@@ -53,12 +53,13 @@ pub(super) fn compose(
         || request.ready.is_some()
         || request.start_timeout.is_some()
         || request.reload.is_some()
+        || request.stdin.is_some()
         || !request.set.is_empty()
     {
         let sidecars = section(&mut table, "sidecar")?;
         let Some(Value::Table(main)) = sidecars.get_mut(MAIN_SIDECAR) else {
             return Err(ServiceError::usage(
-                "--exclusive, --app-port, --cwd, --ready, --start-timeout, --reload and --set speak of a server, and none is given",
+                "--exclusive, --app-port, --cwd, --ready, --start-timeout, --reload, --stdin and --set speak of a server, and none is given",
             )
             .next("gatewayctl install … -- COMMAND"));
         };
@@ -89,6 +90,9 @@ pub(super) fn compose(
             let reload = Value::try_from(reload)
                 .map_err(|error| ServiceError::failed(format!("cannot write `reload`: {error}")))?;
             main.insert("reload".into(), reload);
+        }
+        if let Some(stdin) = request.stdin {
+            main.insert("stdin".into(), stdin.to_string().into());
         }
         for (key, value) in open {
             section(main, "env")?.insert(key.clone(), value.clone().into());

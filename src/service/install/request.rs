@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::config::{Dur, Listen, Reload};
+use crate::config::{Dur, Listen, Reload, StdinMode};
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
 use crate::state::paths::Scope;
@@ -43,6 +43,8 @@ pub enum ChosenOption {
     StartTimeout,
     /// Restarts start another copy of the server
     Reload,
+    /// The server has an empty standard input
+    Stdin,
     /// The service itself holds its listeners
     Socket,
     /// The default user
@@ -70,6 +72,7 @@ pub struct InstallRequest {
     pub ready: Option<String>,
     pub start_timeout: Option<Dur>,
     pub reload: Option<Reload>,
+    pub stdin: Option<StdinMode>,
     pub socket: bool,
     pub run_as: Option<RunAs>,
     pub env_file: Option<PathBuf>,

@@ -4,6 +4,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::args::{CtlCli, GatewayCli};
+use super::commands::presets;
 use super::schema;
 use super::synopsis::synopsis;
 use crate::diagnose::doctor;
@@ -70,11 +71,11 @@ fn finish(text: &str, name: &str, synopsis: &str) -> String {
         .replace(".SH EXTRA\nExamples:", ".SH EXAMPLES")
         .replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS\n")
         .replace("\nExamples:\n", "\n.SH EXAMPLES\n");
-    text.replacen(
-        ".SH VERSION\n",
-        &format!("{}.SH VERSION\n", by_hand(name)),
-        1,
-    )
+    let more = match name {
+        "gatewayctl-presets" => presets::manual(),
+        _ => by_hand(name).to_owned(),
+    };
+    text.replacen(".SH VERSION\n", &format!("{more}.SH VERSION\n"), 1)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::commands::config::{CheckedConfig, WrittenConfig};
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
+use super::commands::presets::PresetsAnswer;
 use super::commands::status::answer::StatusAnswer;
 use super::commands::status::change::StatusChange;
 use super::commands::status::down::DownAnswer;
@@ -43,7 +44,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 25] {
+fn answers() -> [AnswerSchema; 26] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -80,6 +81,7 @@ fn answers() -> [AnswerSchema; 25] {
             "logs of a gateway that does not write to the journal",
         ),
         of::<SecretLinesAnswer>("secrets", "logs --show-secrets"),
+        of::<PresetsAnswer>("presets", "presets"),
         of::<Text>(
             "text",
             "completions, man without a directory, config init --stdout",

@@ -16,7 +16,7 @@ use crate::os::port::ServerAddress;
 use crate::proxy::{
     Address, Backend, Door, NamedServer, Route, Routes, RoutingTable, Settings, Upstream,
 };
-use crate::sidecar::SidecarState;
+use crate::sidecar::{SidecarState, presets};
 
 /// Where the sidecars of a generation listen; none while one does not run.
 pub type SidecarAddresses = BTreeMap<String, Option<ServerAddress>>;
@@ -35,7 +35,7 @@ pub struct Generation {
 /// How long work may go on under a budget.
 pub fn drain_time_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
     let requests = budget.time(config.restart.drain.0);
-    let tunnels = spec.tunnel_drain(&config.restart);
+    let tunnels = spec.tunnel_drain(config.restart.tunnel_drain);
     DrainTime::new(requests, tunnels, &config.restart.hold)
 }
 
@@ -183,6 +183,13 @@ impl Generation {
         let number = self.number;
         for warning in self.config.warnings() {
             warn!(GENERATION = number, "[gateway] {warning}");
+        }
+        // Once in the life of a gateway, whose later generations have higher numbers.
+        let first = self.config.sidecar.iter().filter(|_| number == 1);
+        for (name, spec) in first {
+            if let Some(suggestion) = presets::suggestion(spec) {
+                info!(SIDECAR = name, "[gateway] sidecar {name}: {suggestion}");
+            }
         }
         let troubles = self.troubles();
         if !troubles.is_empty() {

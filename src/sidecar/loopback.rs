@@ -68,16 +68,16 @@ pub(super) async fn look_beyond(
     std::future::pending().await
 }
 
+/// The words of a command line, of a script in it too, without their directories.
+pub(super) fn words_of(command: &str) -> impl Iterator<Item = &str> {
+    let words = command.split([' ', '\t', '\n', '\'', '"', ';', '&', '|']);
+    words.map(|word| word.rsplit('/').next().unwrap_or(word))
+}
+
 /// What to change in a program that listens at more than loopback, by its command line.
 pub fn switch(command: &str) -> &'static str {
-    let separators = [' ', '\t', '\n', '\'', '"', ';', '&', '|'];
-    let words = || {
-        command
-            .split(separators)
-            .map(|word| word.rsplit('/').next().unwrap_or(word))
-    };
     let known = SWITCHES.iter().find(|(name, _)| {
-        words().any(|word| {
+        words_of(command).any(|word| {
             let script = word
                 .strip_suffix(".js")
                 .or_else(|| word.strip_suffix(".mjs"));

@@ -14,6 +14,7 @@ mod notify_socket;
 mod oneshot;
 mod output;
 mod own_restart;
+pub mod presets;
 mod process;
 mod readiness;
 mod repetition;

@@ -9,7 +9,7 @@ use gateway::programs::{CtlCli, GatewayCli};
 
 const README: &str = include_str!("../../README.md");
 
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("README.md", README),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
@@ -18,11 +18,16 @@ const PAGES: [(&str, &str); 5] = [
         "packaging/README.md",
         include_str!("../../packaging/README.md"),
     ),
+    (
+        "docs/recipes/openclaw.md",
+        include_str!("../../docs/recipes/openclaw.md"),
+    ),
 ];
 
 /// Directorys of this repository that the pages speak of.
-const DIRECTORIES: [&str; 7] = [
+const DIRECTORIES: [&str; 8] = [
     "benches",
+    "docs",
     "launchd",
     "man",
     "packaging",

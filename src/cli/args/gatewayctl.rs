@@ -165,6 +165,12 @@ pub enum CtlCommand {
     /// Check, show or create a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show what well-known servers need, and how they restart by themselves
+    ///
+    /// For each server that is known: the flags of gateway run and gatewayctl install that it needs, its
+    /// own restart for --reload, and whether two copies may run at once. gateway run suggests the flags
+    /// that a command lacks, in its log.
+    Presets,
     /// Print completions for a shell
     ///
     /// For example: gatewayctl completions bash > /etc/bash_completion.d/gatewayctl

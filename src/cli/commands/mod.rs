@@ -10,6 +10,7 @@ pub mod install;
 pub mod list;
 pub mod logs;
 pub mod man;
+pub mod presets;
 pub mod recover;
 pub mod restart;
 pub mod start;

@@ -107,7 +107,6 @@ pub const PRESETS: [Preset; 13] = [
         two_copies: TwoCopies::No,
         note: "Version 2026.6 takes USR1, and USR2 ends it. It restarts in its own process unless `commands.restart` is false, and waits for work under way before. A second copy of its state refuses to start, or runs every job twice.",
         source: "https://docs.openclaw.ai/cli/gateway",
-        ..NOTHING
     },
     Preset {
         program: "gunicorn",

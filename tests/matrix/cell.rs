@@ -203,8 +203,8 @@ fn outcome(status: &Value, fault: Fault, moment: Moment, done: &Done) -> Outcome
 /// Whoever asked was told the truth.
 fn agrees(told: &Output, outcome: Outcome, fault: Fault) {
     let success = match outcome {
-        // Clients were turned away meanwhile, of which gatewayctl complains.
-        _ if matches!(fault, Fault::KillAsker | Fault::ClientsTakeDescriptors) => return,
+        // Clients failed meanwhile, of which gatewayctl complains.
+        _ if fault == Fault::KillAsker || loss(fault) != Loss::Nothing => return,
         Outcome::Restarted => true,
         Outcome::KeptOld => false,
         // It depends on what had been said when the process died.

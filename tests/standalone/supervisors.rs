@@ -71,7 +71,7 @@ impl Supervised {
         fs::copy(env!("CARGO_BIN_EXE_gateway"), home.path().join("gateway")).unwrap();
         fs::write(
             home.path().join("gateway.toml"),
-            "[restart]\nstop_drain = \"3s\"\n",
+            "[restart]\nstop_drain = \"3s\"\nmax_copies = 20\n",
         )
         .unwrap();
         let service = home.path().join("services/gateway");

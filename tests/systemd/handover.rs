@@ -49,8 +49,13 @@ fn start(site: &Site<'_>, load: Load) -> Running {
 
 fn install(site: &Site<'_>, more: &[&str]) {
     // Lasting WebSockets, and more restarts than a default allows copies.
-    let room = ["--set", "GATEWAY_RESTART_MAX_COPIES=20"];
-    site.install(&[&room[..], more].concat());
+    for of in ["system", "user"] {
+        site.systemd.write(
+            &format!("/etc/systemd/{of}/gateway.service.d/copies.conf"),
+            "[Service]\nEnvironment=GATEWAY_RESTART_MAX_COPIES=20\n",
+        );
+    }
+    site.install(more);
     site.settled();
 }
 

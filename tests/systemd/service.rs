@@ -90,7 +90,7 @@ fn life(site: &Site<'_>, more: &[&str]) {
         let (head, server) = install.split_at(install.len() - 4);
         [head, &flags, server].concat()
     };
-    for command in [&with(["--ready", "/"]), &install] {
+    for command in [&with(["--ready", "/"]), &with(["--unset", "ready"])] {
         let reports = under_load(site, &front, || {
             let said = site.must(command);
             assert!(said.contains("updated and ready"), "{said}");
@@ -797,17 +797,13 @@ fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
     load.flows(Part::New, 10);
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
-    // The flags of the last install hold: without --socket the service binds its addresses itself
-    // again, and back.
-    for (flag, state) in [(None, "inactive"), (Some("--socket"), "active")] {
-        systemd.must(
-            &[
-                &["gatewayctl", "install", "--now", "--yes"],
-                flag.as_slice(),
-                &node(),
-            ]
-            .concat(),
-        );
+    // Taken back, the service binds its addresses itself again, and back.
+    for (flags, state) in [
+        (&["--unset", "socket"][..], "inactive"),
+        (&["--socket"], "active"),
+    ] {
+        let install = ["gatewayctl", "install", "--now", "--yes"];
+        systemd.must(&[&install[..], flags, &node()].concat());
         assert_eq!(site.property("gateway.socket", "ActiveState"), state);
         systemd.must(&["curl", "-sSf", "http://127.0.0.1:18789/"]);
     }

@@ -89,7 +89,7 @@ pub enum CtlCommand {
     /// Writes a configuration and a unit, test-starts the command in a temporary unit, and enables
     /// the service. Files that gatewayctl did not write, or that were edited since, are never
     /// overwritten without --overwrite.
-    Install(InstallArgs),
+    Install(Box<InstallArgs>),
     /// Stop an installed gateway and remove what install wrote
     Uninstall(UninstallArgs),
     /// Start an installed gateway

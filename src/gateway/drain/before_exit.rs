@@ -75,7 +75,7 @@ impl DrainBeforeExit {
     /// Finishes what is there; who connects now waits in the queue, since `queued`.
     async fn close(&self, begun: Instant, queued: Instant) {
         let process = &self.process;
-        process.predecessors.hurry();
+        process.predecessors.hurry(true);
         let quiet = async {
             match self.store {
                 Some(store) => {

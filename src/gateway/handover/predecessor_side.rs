@@ -226,18 +226,16 @@ impl PredecessorSide {
         });
     }
 
-    /// Those that a stop must wait for: none unless this process can be the `main` one.
-    pub fn stop(&mut self, main: bool) -> Stopping {
+    /// Those that a stop must wait for: none unless this process can be the `main` one. `serves` as in
+    /// [`Stopping::hurry`].
+    pub fn stop(&mut self, main: bool, serves: bool) -> Stopping {
         self.tell(ToPredecessor::Bye);
         let predecessors = std::mem::take(&mut self.predecessors);
         if !main {
             return Stopping::default();
         }
         let taking = self.taking.as_ref();
-        predecessors.into_stopping(
-            taking
-                .map(|taking| taking.together.clone())
-                .unwrap_or_default(),
-        )
+        let together = taking.map(|taking| taking.together.clone());
+        predecessors.into_stopping(together.unwrap_or_default(), serves)
     }
 }

@@ -201,10 +201,10 @@ impl Predecessors {
     }
 
     /// Takes all of them, for a stop.
-    pub fn into_stopping(self, together: Together) -> Stopping {
+    pub fn into_stopping(self, together: Together, serves: bool) -> Stopping {
         let all = self.0.into_iter().map(|one| one.process).collect();
         let stopping = Stopping { all, together };
-        stopping.hurry();
+        stopping.hurry(serves);
         stopping
     }
 
@@ -247,9 +247,11 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// Makes them finish as in a stop.
-    pub fn hurry(&self) {
-        for one in &self.all {
+    /// Makes them finish as in a stop. One that stays in front passes the signal on to the process that
+    /// serves: where that is another one than this, `serves` is false, and it is left alone.
+    pub fn hurry(&self, serves: bool) {
+        let all = self.all.iter();
+        for one in all.filter(|one| serves || one.work.is_none()) {
             // One that is gone has finished.
             let _ = one.pidfd.signal(Signal::SIGTERM);
         }

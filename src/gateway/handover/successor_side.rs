@@ -78,6 +78,8 @@ pub struct HandOver {
     pub budget: Budget,
     /// What the successor serves and where its sidecars listen, once it is ready.
     pub offered: Option<(GenerationInfo, SidecarAddresses)>,
+    /// How often the successor said where its sidecars are.
+    heard: u64,
     /// Whether the successor has got the service.
     begun: bool,
     /// Whether it is behind a waiter, so that our pid stays the main one.
@@ -91,8 +93,6 @@ struct Handed {
     info: GenerationInfo,
     /// To the successor's sidecars.
     doors: BTreeMap<String, Arc<Backend>>,
-    /// How often the successor said where its sidecars are.
-    heard: u64,
     /// No client of this process is left.
     clients_gone: bool,
 }
@@ -231,6 +231,7 @@ impl SuccessorSide {
             report: asked.report,
             budget: asked.budget,
             offered: None,
+            heard: 0,
             begun: false,
             behind,
         });
@@ -357,7 +358,6 @@ impl SuccessorSide {
             pid,
             info,
             doors: sidecars.keys().map(door).collect(),
-            heard: 0,
             clients_gone: false,
         });
         Some((pid, report, sidecars))
@@ -394,11 +394,16 @@ impl SuccessorSide {
         }
     }
 
-    /// What the successor has said about its sidecars counts from now on.
-    pub fn heard_addresses(&mut self) {
-        if let Some(handed) = &mut self.handed {
-            handed.heard += 1;
+    /// The successor says where its sidecars are now. What it says before it serves is what it
+    /// offers; afterwards the addresses come back, for the doors to them.
+    pub fn hear_addresses(&mut self, sidecars: SidecarAddresses) -> Option<SidecarAddresses> {
+        let hand_over = self.hand_over.as_mut()?;
+        hand_over.heard += 1;
+        match &mut hand_over.offered {
+            Some((_, offered)) => *offered = sidecars,
+            None => return Some(sidecars),
         }
+        None
     }
 
     /// Tells the successor what this process still does. `lending` is what older processes have
@@ -412,7 +417,7 @@ impl SuccessorSide {
         let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
         hand_over.successor.say(ToSuccessor::Draining {
             status: drains.map(|drain| DrainStatus { pid, ..drain }).collect(),
-            heard: handed.heard.saturating_sub(lending.unheard()),
+            heard: hand_over.heard.saturating_sub(lending.unheard()),
             borrowed: own as u64 + lending.borrowed(),
         });
     }

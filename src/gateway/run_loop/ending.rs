@@ -196,7 +196,8 @@ impl Gateway {
         let heir = self.heir();
         // Before it is ready nobody can have made it the main process.
         let main = self.machine.owned() || self.generations.current().is_some();
-        let predecessors = self.predecessor.stop(main);
+        let serves = !self.successor.has_handed_over();
+        let predecessors = self.predecessor.stop(main, serves);
         let shutdown = Shutdown {
             process: self.ending_process(predecessors),
             front: Arc::clone(&self.context.front),

@@ -108,8 +108,9 @@ impl Gateway {
                 self.step(Event::SuccessorServes { generation, limit });
             }
             ToPredecessor::Sidecars { sidecars } => {
-                self.redirect(sidecars);
-                self.successor.heard_addresses();
+                if let Some(sidecars) = self.successor.hear_addresses(sidecars) {
+                    self.redirect(sidecars);
+                }
                 self.tell_successor();
             }
             ToPredecessor::Failed { why } => self.successor_lost(generation, why),

@@ -24,6 +24,12 @@ const CLIENTS_ROOM: usize = 48;
 /// What systemd says about our unit; none when it does not answer.
 pub type UnitReport = Option<Box<UnitFacts>>;
 
+/// How often systemd is asked about our unit, and how long after one answer: on a busy machine it takes
+/// a moment until it holds what it was told to. Where the bus does not answer a temporary user, nothing
+/// changes.
+const TRIES: usize = 3;
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Who supervises this process, and what they have heard from it.
 #[derive(Debug)]
 pub struct Supervision {
@@ -75,10 +81,19 @@ impl Supervision {
         }
     }
 
-    /// Asks systemd about our unit, in a task.
-    pub fn ask(answer: Outbox<UnitReport>) {
+    /// Asks systemd about our unit, in a task: again where it is to be told of listeners, and did not
+    /// answer in time or does not hold them yet.
+    pub fn ask(&self, answer: Outbox<UnitReport>) {
+        let tries = if self.notifier.active() { TRIES } else { 1 };
         tokio::spawn(async move {
-            answer.send(facts_of(std::process::id()).await.map(Box::new));
+            for _ in 0..tries {
+                let unit = facts_of(std::process::id()).await;
+                let holds = unit.as_ref().is_some_and(UnitFacts::holds_listeners);
+                if !answer.send(unit.map(Box::new)) || holds {
+                    return;
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
         });
     }
 
@@ -227,7 +242,7 @@ impl Supervision {
             self.working(detail);
         } else {
             self.announced = true;
-            Self::ask(answer());
+            self.ask(answer());
             self.notifier().ready(detail);
         }
     }

@@ -498,6 +498,11 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
     for _ in 0..5 {
         let pid = site.main_pid();
         let running = start(&site, alone.clone());
+        // It knows that only when systemd has said that it holds the listeners.
+        wait::until("an exit is possible", || {
+            let strategy = site.status()["strategy"].to_string();
+            strategy.contains("exit").then_some(())
+        });
         let output = site.run(&["gatewayctl", "restart"]);
         let said = all_of(&output);
         assert!(

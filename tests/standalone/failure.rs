@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use std::net::TcpStream;
+
 use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
-use crate::support::handover::wait_end;
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::{servers, wait};
@@ -16,9 +17,15 @@ use nix::unistd::Pid;
 fn kill_sidecar(gateway: &Gateway) -> u32 {
     let pid = gateway.sidecar_pid("main");
     assert_ne!(pid, 0);
+    let port = gateway.status()["sidecars"][0]["port"].as_u64().unwrap();
+    let port = u16::try_from(port).unwrap();
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-    // Until it is dead, its socket takes requests that die with it.
-    wait_end(pid);
+    // Until it is closed, its socket takes requests that die with it.
+    wait::until("its socket is closed", || {
+        TcpStream::connect(("127.0.0.1", port))
+            .is_err()
+            .then_some(())
+    });
     pid
 }
 

@@ -148,8 +148,7 @@ impl Gateway {
             warn!("[gateway] {sentence}");
         }
         self.climb(ladder);
-        self.supervision
-            .ask(self.events.outbox(LoopEvent::Supervised));
+        Supervision::ask(self.events.outbox(LoopEvent::Supervised));
         self.perform(actions, StepScene::default());
         if matches!(self.machine.phase(), Phase::Waiting { .. }) {
             // There is nothing to wait for that the service manager should wait for, too.

@@ -81,10 +81,13 @@ impl Supervision {
         }
     }
 
-    /// Asks systemd about our unit, in a task: again where it is to be told of listeners, and did not
-    /// answer in time or does not hold them yet.
-    pub fn ask(&self, answer: Outbox<UnitReport>) {
-        let tries = if self.notifier.active() { TRIES } else { 1 };
+    /// Asks systemd about our unit, in a task.
+    pub fn ask(answer: Outbox<UnitReport>) {
+        Self::ask_for_listeners(answer, 1);
+    }
+
+    /// The same, and again where it did not answer in time or does not hold our listeners yet.
+    fn ask_for_listeners(answer: Outbox<UnitReport>, tries: usize) {
         tokio::spawn(async move {
             for _ in 0..tries {
                 let unit = facts_of(std::process::id()).await;
@@ -242,7 +245,8 @@ impl Supervision {
             self.working(detail);
         } else {
             self.announced = true;
-            self.ask(answer());
+            let tries = if self.notifier.active() { TRIES } else { 1 };
+            Self::ask_for_listeners(answer(), tries);
             self.notifier().ready(detail);
         }
     }

@@ -191,6 +191,7 @@ mod tests {
         framing.advance(b"d");
         assert_eq!(framing.border(), 6);
     }
+
     #[test]
     fn a_response_that_is_not_chunked_is_not_followed() {
         let mut framing = ChunkFraming::default();

@@ -52,6 +52,21 @@ impl Mains {
     }
 }
 
+/// Upgrades while clients come, of whom none may fail. What was said comes back.
+fn under_load(machine: &Site<'_>, upgrade: impl FnOnce() -> String) -> String {
+    let running = load_on_front(machine.systemd, RATE);
+    let said = upgrade();
+    running.flows(Part::New, 10);
+    let report = running.stop();
+    assert_eq!(
+        report.failures(),
+        0,
+        "{report}\n{said}\n{}",
+        machine.journal()
+    );
+    said
+}
+
 #[test]
 fn the_deb_is_installed_upgraded_under_load_removed_and_purged() {
     let Some(systemd) = prepared_without_programs("package") else {
@@ -91,18 +106,11 @@ fn the_deb_is_installed_upgraded_under_load_removed_and_purged() {
 
     // An upgrade under load: every gateway runs the new program, and no request is lost.
     let old = Mains::of(&machine, &site);
-    let running = load_on_front(&systemd, RATE);
-    let said = all_of(&systemd.run(&["dpkg", "-i", "/srv/2.deb"]));
+    let said = under_load(&machine, || {
+        all_of(&systemd.run(&["dpkg", "-i", "/srv/2.deb"]))
+    });
     assert!(!said.contains("warning:"), "{said}");
     let new = Mains::of(&machine, &site);
-    running.flows(Part::New, 10);
-    let report = running.stop();
-    assert_eq!(
-        report.failures(),
-        0,
-        "{report}\n{said}\n{}",
-        machine.journal()
-    );
     for (old, new) in old.pids.iter().zip(&new.pids) {
         assert_ne!(old, new, "{said}");
     }
@@ -202,17 +210,8 @@ fn the_rpm_is_installed_upgraded_under_load_and_removed() {
     assert!(systemd.path("/usr/bin/gateway").exists(), "{said}");
     machine.install(&[]);
     let old = machine.main_pid();
-    let running = load_on_front(&systemd, RATE);
-    let said = rpm(&systemd, &["-U", "/srv/2.rpm"]);
+    let said = under_load(&machine, || rpm(&systemd, &["-U", "/srv/2.rpm"]));
     let new = machine.main_pid();
-    running.flows(Part::New, 10);
-    let report = running.stop();
-    assert_eq!(
-        report.failures(),
-        0,
-        "{report}\n{said}\n{}",
-        machine.journal()
-    );
     assert_ne!(old, new, "{said}");
     systemd.sh(&format!("[ /proc/{new}/exe -ef /usr/bin/gateway ]"));
 

@@ -55,22 +55,21 @@ fn what_hands_type_is_understood_by_run_and_install() {
     assert_eq!(install.server.port, Some(3000));
     assert_eq!(install.set, env);
 
-    for program in ["gateway run", "gatewayctl install"] {
-        let line = format!("{program} --port 8080 -- x");
-        let error = match program {
+    let refused = |program: &str, options: &str| {
+        let line = format!("{program} {options} -- x");
+        match program {
             "gateway run" => GatewayCli::read(line.split(' ')).unwrap_err(),
             _ => CtlCli::read(line.split(' ')).unwrap_err(),
-        };
-        let text = error.to_string();
-        assert_eq!(error.exit_code(), 2);
+        }
+    };
+    for program in ["gateway run", "gatewayctl install"] {
+        let wrong_port = refused(program, "--port 8080");
+        let text = wrong_port.to_string();
+        assert_eq!(wrong_port.exit_code(), 2);
         assert!(text.contains("clients connect to --listen 8080"), "{text}");
         assert!(text.contains("--app-port 8080"), "{text}");
-        let line = format!("{program} -e COLOR -- x");
-        let error = match program {
-            "gateway run" => GatewayCli::read(line.split(' ')).unwrap_err(),
-            _ => CtlCli::read(line.split(' ')).unwrap_err(),
-        };
-        assert!(error.to_string().contains("a name and a value"), "{error}");
+        let text = refused(program, "-e COLOR").to_string();
+        assert!(text.contains("a name and a value"), "{text}");
     }
 }
 

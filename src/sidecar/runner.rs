@@ -191,14 +191,18 @@ impl Runner {
         self.control.port.store(port, Ordering::Relaxed);
         let log = (spec.log == OutputMode::Lines).then(|| SidecarLog::new(name, redactor.clone()));
         let output = SidecarOutput::new(log, Arc::clone(&self.control.secrets));
-        let with_last_words = |death| Death {
-            last_words: self.last_words(&output),
-            ..death
+        // What a program says when it is asked to end does not tell why: its words of before are there.
+        let with_last_words = |death: Death| match death.last_words.is_empty() {
+            true => Death {
+                last_words: self.last_words(&output),
+                ..death
+            },
+            false => death,
         };
-        let prepared = self
-            .prepare(port, &output)
-            .await
-            .map_err(|cause| with_last_words(format!("could not be prepared: {cause}").into()));
+        let prepared = self.prepare(port, &output).await.map_err(|death| {
+            let cause = format!("could not be prepared: {}", death.cause);
+            with_last_words(Death { cause, ..death })
+        });
         if !prepared? {
             return Ok(());
         }
@@ -286,7 +290,7 @@ impl Runner {
             }
             ready = probe.ready(hinted) => ready,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
-                return Err(self.give_up(process, begun, port).await);
+                return Err(self.give_up(process, begun, run).await);
             }
             never = self.tell_slow(begun, output) => match never {},
         };
@@ -341,19 +345,20 @@ impl Runner {
     }
 
     /// Ends a process that was not ready in time.
-    async fn give_up(&self, process: ChildProcess, begun: Instant, port: u16) -> Death {
+    async fn give_up(&self, process: ChildProcess, begun: Instant, run: &Run<'_>) -> Death {
         let why = match &*self.state.borrow() {
             SidecarState::Starting {
                 hint: Some(hint), ..
             } => format!("; it {}", hint.text),
             _ => String::new(),
         };
+        let last_words = self.last_words(run.output);
         process.stop(self.start.spec.stop_timeout.0).await;
         let waited = span(begun.elapsed().as_millis() as u64);
-        let cause = format!("was not ready after {waited} on port {port}{why}");
-        let port_taken = self.has_lost(port);
+        let cause = format!("was not ready after {waited} on port {}{why}", run.port);
         Death {
-            port_taken,
+            port_taken: self.has_lost(run.port),
+            last_words,
             ..cause.into()
         }
     }
@@ -378,7 +383,7 @@ impl Runner {
     }
 
     /// Runs `prepare`, if there is one; false when a stop came first.
-    async fn prepare(&self, port: u16, output: &Arc<SidecarOutput>) -> Result<bool, String> {
+    async fn prepare(&self, port: u16, output: &Arc<SidecarOutput>) -> Result<bool, Death> {
         let spec = &self.start.spec;
         if spec.prepare.is_empty() {
             return Ok(true);
@@ -398,15 +403,17 @@ impl Runner {
             }
             () = process.ended() => {}
             () = too_slow(Instant::now(), spec.start_timeout.0, output, self.state.subscribe()) => {
+                let last_words = self.last_words(output);
                 process.stop(spec.stop_timeout.0).await;
-                return Err(format!("{} did not end in {}", argv[0], spec.start_timeout));
+                let cause = format!("{} did not end in {}", argv[0], spec.start_timeout);
+                return Err(Death { last_words, ..cause.into() });
             }
         }
         let end = process.reap().await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
         match end.success() {
             true => Ok(true),
-            false => Err(format!("{} {end}", argv[0])),
+            false => Err(format!("{} {end}", argv[0]).into()),
         }
     }
 
@@ -419,7 +426,7 @@ impl Runner {
             .collect()
     }
 
-    fn last_words(&self, output: &SidecarOutput) -> Vec<String> {
+    pub(super) fn last_words(&self, output: &SidecarOutput) -> Vec<String> {
         output
             .last_words()
             .iter()

@@ -66,10 +66,13 @@ impl Runner {
                             self.answer(Err(why));
                         }
                         Err(OwnRestartError::NotReady(cause)) => {
+                            let last_words = self.last_words(run.output);
                             process.stop(self.start.spec.stop_timeout.0).await;
-                            let ready = Some(since.elapsed());
-                            let death = Death::from(cause);
-                            return Err(Death { ready, ..death });
+                            return Err(Death {
+                                ready: Some(since.elapsed()),
+                                last_words,
+                                ..Death::from(cause)
+                            });
                         }
                         Err(OwnRestartError::Stopped) => return self.end(process).await,
                         Err(OwnRestartError::Died) => {

@@ -54,6 +54,7 @@ mod public_answers;
 mod races;
 mod raw_exchanges;
 mod ready;
+mod real_servers;
 mod recovery;
 mod refusals;
 mod retries;

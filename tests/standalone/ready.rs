@@ -143,6 +143,22 @@ fn a_start_that_prints_the_same_again_and_again_is_not_extended() {
     assert_ne!(gateway.exit_code(wait::DEADLINE), 0);
 }
 
+/// puma, whose workers failed: what it printed when the gateway ended it hid the cause.
+#[test]
+fn what_a_server_says_when_it_is_given_up_does_not_hide_the_cause() {
+    let server = "trap 'for n in 1 2 3 4 5 6; do echo bye; done; exit 0' TERM; \
+        echo 'the table is missing'; while :; do sleep 0.05; done";
+    let mut gateway = Setup::behind(["sh", "-c", server])
+        .flag("--start-timeout=1s")
+        .spawn();
+    assert_ne!(gateway.exit_code(wait::DEADLINE), 0);
+    let said = gateway.stderr();
+    let (_, told) = said.rsplit_once("was not ready after ").unwrap();
+    assert!(told.contains("the table is missing"), "{said}");
+    assert!(!told.contains("bye"), "{said}");
+    assert!(said.contains("[main] bye"), "{said}");
+}
+
 /// A gunicorn application; it is loaded by the workers, after the listener is there.
 /// It has one worker: a second one may load the next version, and ends the copy with it.
 fn gunicorn(dir: &Path) -> Setup {

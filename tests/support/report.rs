@@ -34,6 +34,8 @@ pub struct Report {
     /// Failures: refused, reset, eof, truncated, timeout, garbage, a status as text, `closed while
     /// idle`, `cut`.
     pub failed: BTreeMap<(Part, String), u64>,
+    /// Requests on new and kept connections that were begun.
+    pub begun: u64,
     /// The first failures in full.
     pub told: Vec<String>,
     /// Latency of requests on new and kept connections, from when each was due, in microseconds.
@@ -51,6 +53,7 @@ impl Default for Report {
         Self {
             good: BTreeMap::new(),
             failed: BTreeMap::new(),
+            begun: 0,
             told: Vec::new(),
             // Three digits over the whole range; it grows as needed.
             latency: Histogram::new(3).unwrap(),
@@ -102,6 +105,12 @@ impl Report {
     /// Closes the books.
     pub fn finish(&mut self) {
         self.length = self.began.elapsed();
+    }
+
+    /// Requests on new and kept connections that were answered well.
+    pub fn ended(&self) -> u64 {
+        let parts = [Part::New, Part::Busy, Part::Idle];
+        parts.into_iter().map(|part| self.good_of(part)).sum()
     }
 
     /// All failures together.

@@ -47,6 +47,8 @@ pub enum LoopEvent {
     /// The sidecars that must not run beside the successor's have ended; the successor builds this
     /// generation.
     Released(u64, TaskEnd),
+    /// The successor that builds this generation was made the main process.
+    MadeMain(u64, TaskEnd),
     /// A successor that did not take over is gone, and its sidecars with it.
     SuccessorEnded,
     /// The predecessor says something, or is gone.

@@ -80,7 +80,7 @@ pub struct HandOver {
     pub offered: Option<(GenerationInfo, SidecarAddresses)>,
     /// How often the successor said where its sidecars are.
     heard: u64,
-    /// Whether the successor has got the service.
+    /// Whether the successor was made the main process, to get the service.
     begun: bool,
     /// Whether it is behind a waiter, so that our pid stays the main one.
     behind: bool,
@@ -277,8 +277,8 @@ impl SuccessorSide {
     }
 
     /// The successor is ready: `make_main` makes it the main process, unless a waiter stays that;
-    /// then it gets the service.
-    pub fn commit<F>(&mut self, make_main: impl FnOnce(u32) -> F)
+    /// `made` hears when that has happened. Then [`Self::begin`] gives it the service.
+    pub fn commit<F>(&mut self, make_main: impl FnOnce(u32) -> F, made: Outbox<TaskEnd>)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -287,14 +287,22 @@ impl SuccessorSide {
             return;
         };
         hand_over.begun = true;
-        let successor = &hand_over.successor;
-        let made_main = (!hand_over.behind).then(|| make_main(successor.pid));
-        successor.hold(async {
-            OptionFuture::from(made_main).await;
+        let main = (!hand_over.behind).then(|| make_main(hand_over.successor.pid));
+        let making_main = async {
+            OptionFuture::from(main).await;
             failpoint::pass("old.after-mainpid");
-        });
-        successor.say(ToSuccessor::Go);
-        successor.hold(async { failpoint::pass("old.after-go") });
+        };
+        tokio::spawn(async move { made.send(caught(making_main).await) });
+    }
+
+    /// Gives the successor of this generation the service. One that a stop has met meanwhile does not
+    /// get it: systemd does not honour MAINPID= in a stop, and would not listen to it.
+    pub fn begin(&mut self, generation: u64) {
+        if let Some(hand_over) = self.of(generation) {
+            hand_over.successor.say(ToSuccessor::Go);
+            let said = async { failpoint::pass("old.after-go") };
+            hand_over.successor.hold(said);
+        }
     }
 
     /// Whether the loss of the successor of this generation is news. `handing_over` when one is

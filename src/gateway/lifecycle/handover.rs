@@ -9,7 +9,7 @@ impl Lifecycle {
         match &mut self.phase {
             Phase::Handing { build, committed } if build.generation == ready && !*committed => {
                 *committed = true;
-                vec![Action::Commit]
+                vec![Action::Commit(ready)]
             }
             _ => Vec::new(),
         }

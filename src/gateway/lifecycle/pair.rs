@@ -249,7 +249,7 @@ impl PairWorld {
                     .into_iter()
                     .for_each(|action| self.perform(true, action));
             }
-            Action::Commit => self.to_new.push_back(Said::Go),
+            Action::Commit(_) => self.to_new.push_back(Said::Go),
             // What is lost is ended before anything else.
             Action::TakeBack => {
                 if let Some(lost) = &mut self.new {

@@ -200,8 +200,9 @@ pub enum Action {
         /// Whom to tell about it.
         request: String,
     },
-    /// Tell the supervisor that the successor is the main process now, and the successor to begin.
-    Commit,
+    /// Tell the supervisor that the successor of this generation is the main process now, and then the
+    /// successor to begin.
+    Commit(u64),
     /// The successor serves: accept nobody any more and finish.
     Yield { generation: u64, budget: Budget },
     /// The successor is gone: what it was given is ours again.

@@ -86,6 +86,11 @@ impl Gateway {
                 // Given up meanwhile, while its sidecars still stopped: they are started again.
                 None => self.start_stopped(),
             },
+            LoopEvent::MadeMain(generation, Ok(())) => self.successor.begin(generation),
+            LoopEvent::MadeMain(generation, Err(why)) => {
+                self.panicked("making the successor the main process", &why);
+                self.successor_lost(generation, why);
+            }
             LoopEvent::SuccessorEnded => self.start_stopped(),
             LoopEvent::Predecessor(message) => self.hear_predecessor(message),
             LoopEvent::PredecessorEnded(end) => self.predecessor_ended(end),

@@ -124,6 +124,15 @@ impl Gateway {
         }
     }
 
+    /// The successor is ready: makes it the main process, and then gives it the service.
+    pub(super) fn commit(&mut self, generation: u64) {
+        let made = move |end| LoopEvent::MadeMain(generation, end);
+        let made = self.events.outbox(made);
+        let supervision = &mut self.supervision;
+        let make_main = |pid| supervision.make_main(pid);
+        self.successor.commit(make_main, made);
+    }
+
     pub(super) fn successor_lost(&mut self, generation: u64, why: String) {
         let handing_over = matches!(self.machine.phase(), Phase::Handing { .. });
         if self.successor.is_loss(generation, handing_over) {

@@ -80,10 +80,7 @@ impl Gateway {
                     budget,
                     request,
                 } => self.hand_over(generation, budget, &request),
-                Action::Commit => {
-                    let supervision = &mut self.supervision;
-                    self.successor.commit(|pid| supervision.make_main(pid));
-                }
+                Action::Commit(generation) => self.commit(generation),
                 Action::TakeBack => self.take_back(),
                 Action::Resume => self.resume(),
                 Action::Announce => self.announce(),

@@ -70,7 +70,7 @@ fn a_body_that_drips_and_a_server_that_reads_late_are_no_stalled_body() {
         let (body, _) = conn.body(head.framing(false)).await.unwrap();
         let answer = body.len().to_string();
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             answer.len()
         );
         conn.send(head + &answer).await.unwrap();

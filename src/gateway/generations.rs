@@ -58,16 +58,23 @@ impl Generations {
     /// A sidecar of the current generation that has died, where the one of `before` is ready.
     pub fn died_beside(&self, before: &Generation) -> Option<Arc<Slot>> {
         let died = |slot: &&Arc<Slot>| {
-            let sidecar = slot.sidecar();
-            let state = sidecar.state();
             let older = before.slots.get(slot.name());
             let older = older.filter(|older| !Arc::ptr_eq(older, slot));
             let ready =
                 |older: &Arc<Slot>| matches!(older.sidecar().state(), SidecarState::Ready { .. });
-            (sidecar.restarts() > 0 || matches!(state, SidecarState::Backoff { .. }))
-                && older.is_some_and(ready)
+            has_died(slot) && older.is_some_and(ready)
         };
         self.current_slots().find(died).cloned()
+    }
+
+    /// A sidecar of the current generation that has died since it became ready.
+    pub fn died(&self) -> Option<Arc<Slot>> {
+        self.current_slots().find(|slot| has_died(slot)).cloned()
+    }
+
+    /// The sidecars of the generation before need not run any longer than their work takes.
+    pub fn let_go(&self) {
+        self.drains.iter().for_each(|drain| drain.let_go());
     }
 
     /// The current generation's number and processes; empty before the first.
@@ -179,7 +186,7 @@ impl Generations {
             ProgressStage::Switched,
             format!("generation {next} has all new requests"),
         );
-        self.drains.iter().for_each(|older| older.let_go());
+        self.let_go();
         let last = old.config.restart.stop_drain.0;
         let drain = Drain::new(number, slots, holds, keep, last, report.clone());
         self.drains.push(Arc::clone(&drain));
@@ -238,4 +245,10 @@ impl Generations {
             }
         }
     }
+}
+
+/// Whether the sidecar of this slot has died since it became ready.
+fn has_died(slot: &Slot) -> bool {
+    let sidecar = slot.sidecar();
+    sidecar.restarts() > 0 || matches!(sidecar.state(), SidecarState::Backoff { .. })
 }

@@ -119,6 +119,11 @@ impl Lifecycle {
             )
     }
 
+    /// Whether a successor is being started that builds the next generation.
+    pub fn starts_successor(&self) -> bool {
+        matches!(&self.phase, Phase::Handing { build, .. } if build.place != Placement::Here)
+    }
+
     /// Whether this process has or had the service: it is no candidate.
     pub fn owned(&self) -> bool {
         !self.candidate
@@ -151,6 +156,7 @@ impl Lifecycle {
                 self.fallback.take_if(|before| *before == generation);
                 Vec::new()
             }
+            Event::GiveBack => self.give_back(),
             Event::Go => self.go(),
             Event::Orphaned => self.orphaned(),
             Event::Recover => self.recover(None),

@@ -3,10 +3,10 @@
 use super::building::BuildResult;
 use super::config_source::Material;
 use super::drain::budget::Cut;
-use super::handover::{News, PredecessorEnd, StartedSuccessor, ToSuccessor};
+use super::handover::{News, OfferedBack, PredecessorEnd, StartedSuccessor, ToSuccessor};
+use super::obituary::Obituary;
 use super::pending_requests::Unanswered;
 use super::progress::CutWork;
-use super::relapse::Obituary;
 use super::signals::SignalRequest;
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
@@ -51,6 +51,10 @@ pub enum LoopEvent {
     MadeMain(u64, TaskEnd),
     /// A successor that did not take over is gone, and its sidecars with it.
     SuccessorEnded,
+    /// After a hand-over, the successor offers the service back, or never will.
+    OfferedBack(OfferedBack),
+    /// After the service was handed back: how the sidecars of this process died.
+    DiedEarly(Obituary),
     /// The predecessor says something, or is gone.
     Predecessor(Option<ToSuccessor>),
     /// A predecessor has ended.

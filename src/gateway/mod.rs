@@ -56,6 +56,7 @@ mod lease;
 pub mod lifecycle;
 mod listeners;
 mod loop_event;
+mod obituary;
 mod option_future;
 mod outbox;
 mod ownership;

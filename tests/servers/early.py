@@ -4,7 +4,7 @@
 #
 # As long as FOLDER has a file `deaf`, it answers nobody, and says "loading" once. Then it answers each request with its
 # process id, and writes the first line and the user agent of each to FOLDER/PID. When FOLDER/refuse has its process id, it
-# ends as one that finds another copy of itself.
+# ends as one that finds another copy of itself, between two requests.
 import os
 import socket
 import sys
@@ -17,20 +17,22 @@ print("loading", flush=True)
 while os.path.exists(os.path.join(folder, "deaf")):
     time.sleep(0.02)
 me = str(os.getpid())
+busy = threading.Lock()
 
 
 def look_for_another():
     refuse = os.path.join(folder, "refuse")
     while not (os.path.exists(refuse) and open(refuse).read() == me):
         time.sleep(0.02)
-    print("another process owns the lock", flush=True)
-    os._exit(9)
+    with busy:
+        print("another process owns the lock", flush=True)
+        os._exit(9)
 
 
 threading.Thread(target=look_for_another, daemon=True).start()
 while True:
     client, _ = listener.accept()
-    with client, client.makefile("rb") as lines, open(os.path.join(folder, me), "a") as log:
+    with busy, client, client.makefile("rb") as lines, open(os.path.join(folder, me), "a") as log:
         head = list(iter(lines.readline, b"\r\n"))
         if not head or not all(head):
             continue

@@ -7,7 +7,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::client::{self, block_on};
-use crate::support::gateway::{Gateway, READY, Setup, said};
+use crate::support::gateway::{Gateway, READY, Setup, pids, said};
+use crate::support::handover::fresh;
+use crate::support::load::Load;
+use crate::support::report::Part;
 use crate::support::{servers, wait};
 
 /// Listens at once, and answers nobody while there is a file `deaf`.
@@ -211,7 +214,22 @@ fn gunicorn_that_loads_slowly_or_not_at_all_does_not_stop_the_one_before() {
 
 /// As [`early`], with an old copy that is kept for longer than the test takes.
 fn watched(dir: &Path) -> Gateway {
-    early(dir).env("GATEWAY_RESTART_WATCH", "200s").start()
+    kept(early(dir)).start()
+}
+
+fn kept(setup: Setup) -> Setup {
+    setup.env("GATEWAY_RESTART_WATCH", "200s")
+}
+
+/// Where each restart brings a fresh process.
+fn watched_in_fresh_processes(dir: &Path) -> Gateway {
+    let setup = early(dir).env("GATEWAY_SUPERVISOR", "none");
+    kept(setup).start()
+}
+
+/// The server's copy with this process id ends as one that finds another.
+fn refuse(dir: &Path, pid: &str) {
+    fs::write(dir.join("refuse"), pid).unwrap();
 }
 
 fn end(pid: &str, signal: Signal) {
@@ -239,7 +257,7 @@ fn a_new_copy_that_dies_gives_the_service_back_and_its_restart_has_failed() {
         "{kept}"
     );
 
-    fs::write(dir.path().join("refuse"), &new).unwrap();
+    refuse(dir.path(), &new);
     gateway.wait_line("[main] another process owns the lock");
     let corrected = gateway.wait_line("failed: sidecar main (pid ");
     for part in [
@@ -268,6 +286,61 @@ fn a_new_copy_that_dies_gives_the_service_back_and_its_restart_has_failed() {
     gateway.restart();
     assert_ne!(ask(&gateway), old);
     assert_eq!(gateway.status()["generation"], 3);
+}
+
+/// The same where a fresh process started the new copy, as under systemd: the process before it, whose
+/// copy is healthy, gets the service back, and nobody is refused.
+#[test]
+fn a_new_copy_that_dies_in_a_fresh_process_gives_the_service_back_to_the_process_before() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = watched_in_fresh_processes(dir.path());
+    let (old, first) = (ask(&gateway), gateway.main_pid());
+    let load = Load {
+        new_per_second: 40.0,
+        kept: 4,
+        ..Load::on(gateway.target())
+    };
+    let load = load.start();
+    for round in 0..2 {
+        let fresh = fresh(&gateway);
+        let new = ask(&gateway);
+        assert_ne!(new, old);
+        load.flows(Part::New, 10);
+        refuse(dir.path(), &new);
+        let corrected = gateway.wait_nth_line("failed: sidecar main (pid ", round);
+        for part in [
+            &format!("(pid {new}) exited with code 9 "),
+            "use --exclusive",
+            "another process owns the lock",
+            "generation 1 serves on",
+        ] {
+            assert!(corrected.contains(part), "no {part}: {corrected}");
+        }
+        load.flows(Part::New, 10);
+        assert_eq!(ask(&gateway), old);
+        assert_eq!(gateway.main_pid(), first);
+        let status = gateway.wait_status("the fresh process is gone", |status| {
+            status["drainers"].as_array().is_some_and(Vec::is_empty)
+        });
+        assert_eq!(status["generation"], 1, "{status:#}");
+        let outcome = status["lastRestart"]["outcome"].as_str().unwrap();
+        assert!(outcome.starts_with("failed: "), "{outcome}");
+        let why = said(&gateway.ctl(["why"]));
+        assert!(why.contains("exited with code 9"), "{why}");
+        wait::until("the fresh process ends", || {
+            (!pids().any(|pid| pid == fresh)).then_some(())
+        });
+    }
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report}\n{}", gateway.stderr());
+
+    // It goes on as any other: the next one is healthy, and is left alone.
+    fs::remove_file(dir.path().join("refuse")).unwrap();
+    fresh(&gateway);
+    assert_ne!(ask(&gateway), old);
 }
 
 /// Whoever waits for the end of the old copy is told that there is none.

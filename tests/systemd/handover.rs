@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::support::client::{Fault, block_on};
+use crate::support::gateway::said;
 use crate::support::load::{Load, Running, slow_download_telling};
 use crate::support::report::Part;
 use crate::support::servers;
@@ -411,6 +412,56 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
             });
         });
     }
+}
+
+/// A new copy that dies seconds after the restart: every request failed until somebody noticed, while the
+/// old copy, healthy and idle, had been ended.
+#[test]
+fn a_service_whose_new_copy_dies_goes_back_to_the_process_and_the_copy_before() {
+    let Some(systemd) = prepared("hand-back").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    install(&site, &[]);
+    let (first, stored_first) = (site.main_pid(), stored(&site));
+    let copy = || site.status()["sidecars"][0]["pid"].to_string();
+    let old = copy();
+    let running = start(&site, load());
+    for _ in 0..2 {
+        site.must(&["gatewayctl", "restart"]);
+        let fresh = site.main_pid();
+        assert_ne!(fresh, first);
+        let new = copy();
+        assert_ne!(new, old);
+        site.must(&["kill", "-KILL", &new]);
+        wait::until("systemd follows the process before", || {
+            (site.main_pid() == first).then_some(())
+        });
+        site.settled();
+        assert_eq!(copy(), old);
+        let why = site.run(&["gatewayctl", "why"]);
+        assert!(
+            said(&why).contains("was ended by SIGKILL"),
+            "{}",
+            said(&why)
+        );
+    }
+    running.flows(Part::New, 20);
+    let report = running.stop();
+    eprintln!("handed back: {report}");
+    for kind in ["refused", "reset", "status 503"] {
+        let failures = report.failures_of(kind);
+        assert_eq!(failures, 0, "{kind}: {report}\n{}", site.journal());
+    }
+    assert_eq!(stored(&site), stored_first);
+    assert_eq!(site.property("gateway.service", "NRestarts"), "0");
+    no_complaints(&site);
+    // It restarts and stops like any other.
+    site.must(&["gatewayctl", "restart"]);
+    assert_ne!(site.main_pid(), first);
+    site.must_systemctl(&["stop", "gateway"]);
+    assert_eq!(site.processes(), Vec::new());
+    no_complaints(&site);
 }
 
 /// With a gateway that dies or hangs somewhere, somebody serves afterwards, and nobody was refused.

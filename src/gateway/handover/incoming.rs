@@ -35,6 +35,8 @@ pub struct IncomingOffer {
     pub drainers: Vec<OwnedFd>,
     /// A pidfd for each process of the predecessor that must not run beside ours.
     pub exclusive: Vec<PidFd>,
+    /// By which the service may be offered back, for a while.
+    pub way_back: Option<UnixStream>,
     /// What came after the offer: the predecessor may have more to say before it is read.
     received: Vec<u8>,
     stream: UnixStream,
@@ -51,8 +53,20 @@ impl IncomingOffer {
             return Ok(None);
         };
         failpoint::pass("new.started");
-        let (offer, descriptors, received) =
-            read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
+        let offer = Self::receive(stream)?;
+        let gone = || "the predecessor is gone, and has left no offer".to_owned();
+        offer.ok_or_else(gone).map(Some)
+    }
+
+    /// Reads the offer that is in `stream`; none where nobody is at its other end any more.
+    ///
+    /// # Errors
+    /// When there is one that cannot be used; who made it knows.
+    pub fn receive(stream: UnixStream) -> Result<Option<Self>, String> {
+        let read = read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
+        let Some((offer, descriptors, received)) = read else {
+            return Ok(None);
+        };
         let mut descriptors = descriptors.into_iter();
         let enclosed = &offer.enclosed;
         let lock = enclosed.lock.then(|| descriptors.next()).flatten();
@@ -65,7 +79,10 @@ impl IncomingOffer {
             lock,
             listeners: listeners.collect(),
             drainers: descriptors.by_ref().take(of_drainers(enclosed)).collect(),
-            exclusive: descriptors.map(PidFd::from).collect(),
+            exclusive: (descriptors.by_ref().take(of_exclusive(enclosed)))
+                .map(PidFd::from)
+                .collect(),
+            way_back: descriptors.next().map(UnixStream::from),
             offer,
             received,
             stream,
@@ -99,8 +116,11 @@ impl IncomingOffer {
     }
 }
 
-/// The offer, its descriptors, and what came after it.
-fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>, Vec<u8>), String> {
+/// An offer, its descriptors, and what came after it.
+type ReadOffer = (Offer, Vec<OwnedFd>, Vec<u8>);
+
+/// The offer; none where the other end is closed, and nothing came.
+fn read(stream: &UnixStream) -> Result<Option<ReadOffer>, String> {
     let bad = |error: io::Error| format!("cannot read what the predecessor hands over: {error}");
     stream.set_read_timeout(Some(READ)).map_err(bad)?;
     let (mut buffer, mut length, mut descriptors) = (vec![0; OFFER_MAX], 0, Vec::new());
@@ -111,6 +131,9 @@ fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>, Vec<u8>), String> {
         let (more, came) = channel::receive_with(stream, &mut buffer[length..]).map_err(bad)?;
         descriptors.extend(came);
         length += more;
+        if length == 0 {
+            return Ok(None);
+        }
         if more == 0 {
             break Vec::new();
         }
@@ -129,24 +152,30 @@ fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>, Vec<u8>), String> {
     }
     let offer: Offer = serde_json::from_slice(text).map_err(|error| bad(error.into()))?;
     let enclosed = &offer.enclosed;
-    let running = enclosed.exclusive.iter().filter(|sidecar| sidecar.runs);
     let wanted = usize::from(enclosed.lock)
         + enclosed.listeners.len()
         + of_drainers(enclosed)
-        + running.count();
+        + of_exclusive(enclosed)
+        + usize::from(enclosed.way_back);
     if descriptors.len() != wanted {
         return Err(format!(
             "the predecessor hands over {} descriptors instead of {wanted}",
             descriptors.len()
         ));
     }
-    Ok((offer, descriptors, received))
+    Ok(Some((offer, descriptors, received)))
 }
 
 /// How many descriptors come for the drainers.
 fn of_drainers(enclosed: &Enclosed) -> usize {
     let drainers = enclosed.drainers.iter();
     drainers.map(|drainer| 1 + usize::from(drainer.stays)).sum()
+}
+
+/// How many descriptors come for sidecars that must not run twice.
+fn of_exclusive(enclosed: &Enclosed) -> usize {
+    let exclusive = enclosed.exclusive.iter();
+    exclusive.filter(|sidecar| sidecar.runs).count()
 }
 
 fn refuse(mut stream: &UnixStream, why: String) {
@@ -192,7 +221,7 @@ mod tests {
         // One message, as a kernel may deliver two.
         line.extend(channel::line(&ToSuccessor::Abort { main: false }).unwrap());
         (&ours).write_all(&line).unwrap();
-        let (offer, descriptors, received) = read(&theirs).unwrap();
+        let (offer, descriptors, received) = read(&theirs).unwrap().unwrap();
         assert_eq!((offer.pid, descriptors.len()), (7, 0));
         drop(ours);
         let (_, mut from) = channel::open::<ToPredecessor>(theirs, received).unwrap();

@@ -11,6 +11,9 @@
 //! Both hold the same sockets and the same lock (open file descriptions), so there is no moment
 //! without either.
 //!
+//! Should the sidecars of the successor die soon, while those of the old process still run, it offers
+//! the service [back](way_back) in the same way.
+//!
 //! Where our pid must survive ([`Waiter`]), the successor is our child and this process stays
 //! behind it.
 
@@ -29,6 +32,7 @@ mod spawn;
 mod starting;
 pub mod successor_side;
 mod waiter;
+mod way_back;
 mod wire;
 
 pub use incoming::{IncomingOffer, Predecessor};
@@ -37,4 +41,5 @@ pub use predecessors::{PredecessorEnd, Stopping};
 pub use program::Program;
 pub use starting::StartedSuccessor;
 pub use waiter::Waiter;
+pub use way_back::OfferedBack;
 pub use wire::{Enclosed, Offer, ToPredecessor, ToSuccessor};

@@ -28,15 +28,32 @@ pub struct Offering<'a> {
 
 impl Offering<'_> {
     /// A socket pair with the offer in it: our end, and the one for the successor to inherit. `work`
-    /// is the pipe of a process that stays in front of its successor.
+    /// is the pipe of a process that stays in front of its successor, `way_back` the stream by which
+    /// the successor may offer the service back.
     ///
     /// # Errors
     /// When the pair or a descriptor cannot be made.
     pub fn prepare(
-        mut self,
+        self,
         lock: Option<&Lock>,
         work: Option<&OwnedFd>,
+        way_back: Option<&UnixStream>,
     ) -> io::Result<(Offered, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((self.write(ours, lock, work, way_back)?, theirs))
+    }
+
+    /// Writes the offer to a process at the other end of `stream`.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a descriptor cannot be made.
+    pub fn write(
+        mut self,
+        stream: UnixStream,
+        lock: Option<&Lock>,
+        work: Option<&OwnedFd>,
+        way_back: Option<&UnixStream>,
+    ) -> io::Result<Offered> {
         let own = PidFd::open(std::process::id())?;
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
@@ -54,6 +71,7 @@ impl Offering<'_> {
             .chain(work.map(AsFd::as_fd))
             .chain(older.iter().flat_map(|(_, fds)| fds.iter().copied()))
             .chain(running.map(AsFd::as_fd))
+            .chain(way_back.map(AsFd::as_fd))
             .collect();
         let me = HandedDrainer {
             pid: std::process::id(),
@@ -72,13 +90,13 @@ impl Offering<'_> {
                 .chain(older.iter().map(|(drainer, _)| drainer.clone()))
                 .collect(),
             exclusive: exclusive.iter().map(named).collect(),
+            way_back: way_back.is_some(),
         };
-        let (ours, theirs) = UnixStream::pair()?;
         let line = channel::line(&self.offer)?;
-        let sent = channel::send_with(&ours, &line, &descriptors)?;
+        let sent = channel::send_with(&stream, &line, &descriptors)?;
         // The descriptors went with the first bytes.
-        (&ours).write_all(&line[sent..])?;
-        Ok((Offered(Some(ours)), theirs))
+        (&stream).write_all(&line[sent..])?;
+        Ok(Offered(Some(stream)))
     }
 }
 

@@ -2,6 +2,8 @@
 //! to, and know which processes came before.
 
 use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -13,6 +15,7 @@ use super::failpoint;
 use super::incoming::{IncomingOffer, Predecessor};
 use super::outgoing::follow_to_its_end;
 use super::predecessors::{PredecessorEnd, Predecessors, Stopping, Together};
+use super::spawn::Spawned;
 use super::wire::{ToPredecessor, ToSuccessor};
 use crate::control::protocol::{DrainStatus, LastRestart};
 use crate::gateway::building::Gate;
@@ -49,6 +52,17 @@ struct Taking {
     together: Together,
     /// The restart that this is.
     restart: LastRestart,
+    /// When the service became ours; before, when this process began.
+    since: Instant,
+    /// By which the service can be offered back, while the predecessor may serve again.
+    way_back: Option<UnixStream>,
+}
+
+/// The way to a predecessor that may serve again.
+#[derive(Debug)]
+pub struct WayToPredecessor {
+    pub(super) stream: UnixStream,
+    pub(super) process: Spawned,
 }
 
 impl PredecessorSide {
@@ -58,11 +72,12 @@ impl PredecessorSide {
     /// # Errors
     /// When the stream to it cannot be watched.
     pub fn begin(
-        incoming: IncomingOffer,
+        mut incoming: IncomingOffer,
         said: Outbox<Option<ToSuccessor>>,
         ended: &Outbox<PredecessorEnd>,
     ) -> io::Result<Self> {
         let predecessor = incoming.converse(said)?;
+        let way_back = incoming.way_back.take();
         let offer = incoming.offer;
         let exclusive = offer.enclosed.exclusive.into_iter();
         let taking = Taking {
@@ -84,6 +99,8 @@ impl PredecessorSide {
                 ended: Vec::new(),
                 clients: None,
             },
+            since: Instant::now(),
+            way_back,
         };
         let drainers = &offer.enclosed.drainers;
         Ok(Self {
@@ -205,9 +222,42 @@ impl PredecessorSide {
         self.taking = None;
     }
 
+    /// Whether there is a way to a predecessor, to take over from or afterwards.
+    pub fn is_linked(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    /// For how long the service has been ours.
+    pub fn served_for(&self) -> Duration {
+        let taking = self.taking.as_ref();
+        taking.map_or(Duration::ZERO, |taking| taking.since.elapsed())
+    }
+
+    /// Whether the service may still be offered back.
+    pub fn may_serve_again(&self) -> bool {
+        let taking = self.taking.as_ref();
+        taking.is_some_and(|taking| taking.way_back.is_some())
+    }
+
+    /// The predecessor, to offer the service back to, once. When what comes back is dropped, the
+    /// predecessor knows that nobody will.
+    pub fn take_way_back(&mut self) -> Option<WayToPredecessor> {
+        let taking = self.taking.as_mut()?;
+        let stream = taking.way_back.take()?;
+        let pidfd = self.predecessors.pidfd(taking.pid)?;
+        Some(WayToPredecessor {
+            stream,
+            process: Spawned {
+                pid: taking.pid,
+                pidfd,
+            },
+        })
+    }
+
     /// The service is ours: how to speak to the service manager, and the restart that this was.
-    pub fn take_over(&self) -> Option<(Notifier, LastRestart)> {
-        let taking = self.taking.as_ref()?;
+    pub fn take_over(&mut self) -> Option<(Notifier, LastRestart)> {
+        let taking = self.taking.as_mut()?;
+        taking.since = Instant::now();
         let asked: Option<Timestamp> = taking.restart.at.parse().ok();
         let took = asked.map(|at| Timestamp::now().duration_since(at).as_millis());
         let restart = LastRestart {

@@ -113,6 +113,13 @@ impl Predecessors {
         Self(all.collect())
     }
 
+    /// A process descriptor of one of them; none when it is gone.
+    pub fn pidfd(&self, pid: u32) -> Option<PidFd> {
+        let one = self.0.iter().find(|one| one.pid == pid)?;
+        let pidfd = one.process.pidfd.as_fd().try_clone_to_owned().ok()?;
+        Some(PidFd::from(pidfd))
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -61,6 +61,13 @@ impl Starting {
         })
     }
 
+    /// Of a process that runs already, and has the offer.
+    pub fn there(process: Spawned, offered: Offered, started: Outbox<StartedSuccessor>) -> Self {
+        Self::begin(offered, async move {
+            started.send(StartedSuccessor(Ok((process, false))));
+        })
+    }
+
     fn begin(offered: Offered, starts: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             offered,

@@ -1,27 +1,28 @@
 //! The side of the successor, in the process that hands over: start one, release what must not run
 //! twice, make it the main process, and stay in touch until the own work is done.
 
+mod handed;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use futures_util::future::{OptionFuture, join_all};
-use nix::sys::signal::Signal;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::info;
 
-use super::borrowed_upstreams::Lending;
 use super::failpoint;
 use super::offer::Offering;
 use super::outgoing::{News, Successor};
+use super::predecessor_side::WayToPredecessor;
 use super::program::Program;
 use super::spawn::{Parentage, spawn};
 use super::starting::{StartedSuccessor, Starting};
 use super::waiter::{Link, Waiter};
 use super::wire::{OFFER, ToSuccessor};
-use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::control::protocol::GenerationInfo;
 use crate::gateway::drain::holds::DrainHolds;
 use crate::gateway::generation::{Generation, SidecarAddresses, drain_time_of};
 use crate::gateway::lifecycle::Budget;
@@ -29,7 +30,7 @@ use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::os::platform;
 use crate::os::task::{TaskEnd, caught};
-use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
+use crate::proxy::Backend;
 use crate::state::lock::Lock;
 use crate::state::terms::ProgressStage;
 
@@ -67,6 +68,16 @@ struct Asked {
     report: Reporter,
     /// None when it could not even be begun.
     starting: Option<Starting>,
+    next: NextProcess,
+}
+
+/// Who takes over.
+#[derive(Debug)]
+enum NextProcess {
+    /// A fresh process, which may offer the service back by this stream.
+    Fresh(Option<UnixStream>),
+    /// The predecessor, which serves again.
+    Predecessor,
 }
 
 /// A successor to talk to.
@@ -84,6 +95,14 @@ pub struct HandOver {
     begun: bool,
     /// Whether it is behind a waiter, so that our pid stays the main one.
     behind: bool,
+    next: NextProcess,
+}
+
+impl HandOver {
+    /// Whether the service goes back to the predecessor.
+    fn is_back(&self) -> bool {
+        matches!(self.next, NextProcess::Predecessor)
+    }
 }
 
 /// After the hand-over.
@@ -95,6 +114,19 @@ struct Handed {
     doors: BTreeMap<String, Arc<Backend>>,
     /// No client of this process is left.
     clients_gone: bool,
+    /// Whether the service went back to the predecessor.
+    back: bool,
+    /// The successor has offered the service, and is to hand it back.
+    returning: bool,
+    /// Hears an offer of the service by the successor.
+    way_back: Option<AbortOnDropHandle<()>>,
+}
+
+/// What was begun; `started` hears why it could not be.
+fn begun(starting: io::Result<Starting>, started: &Outbox<StartedSuccessor>) -> Option<Starting> {
+    starting
+        .map_err(|error| started.send(StartedSuccessor(Err(error))))
+        .ok()
 }
 
 /// A tracker that can be waited for whenever it is empty.
@@ -131,17 +163,6 @@ impl SuccessorSide {
         let hand_over = self.hand_over.as_mut();
         hand_over.filter(|hand_over| hand_over.successor.generation == generation)
     }
-
-    /// The process that serves after a hand-over, and its generation.
-    pub fn serves(&self) -> Option<(u32, &GenerationInfo)> {
-        self.handed
-            .as_ref()
-            .map(|handed| (handed.pid, &handed.info))
-    }
-
-    pub fn has_handed_over(&self) -> bool {
-        self.handed.is_some()
-    }
 }
 
 /// To the hand-over.
@@ -156,24 +177,43 @@ impl SuccessorSide {
         started: Outbox<StartedSuccessor>,
     ) {
         let generation = offering.offer.generation;
-        let starting = match self.start_process(offering, &started) {
-            Ok(starting) => Some(starting),
-            Err(error) => {
-                started.send(StartedSuccessor(Err(error)));
-                None
-            }
-        };
+        let mut next = NextProcess::Fresh(None);
+        let starting = self.start_process(offering, &mut next, &started);
         self.asked = Some(Asked {
             generation,
             budget,
             report,
-            starting,
+            starting: begun(starting, &started),
+            next,
+        });
+    }
+
+    /// Offers the service to the predecessor. `started` hears how that went.
+    pub fn start_back(
+        &mut self,
+        offering: Offering<'_>,
+        way: io::Result<WayToPredecessor>,
+        report: Reporter,
+        started: Outbox<StartedSuccessor>,
+    ) {
+        let generation = offering.offer.generation;
+        let starting = way.and_then(|WayToPredecessor { stream, process }| {
+            let offered = offering.write(stream, self.lock.as_ref(), None, None)?;
+            Ok(Starting::there(process, offered, started.clone()))
+        });
+        self.asked = Some(Asked {
+            generation,
+            budget: Budget::Configured,
+            report,
+            starting: begun(starting, &started),
+            next: NextProcess::Predecessor,
         });
     }
 
     fn start_process(
         &mut self,
         offering: Offering<'_>,
+        next: &mut NextProcess,
         started: &Outbox<StartedSuccessor>,
     ) -> io::Result<Starting> {
         failpoint::pass("old.before-spawn");
@@ -186,7 +226,15 @@ impl SuccessorSide {
             self.at_work = Some(ours);
             work = Some(theirs);
         }
-        let (offered, theirs) = offering.prepare(self.lock.as_ref(), work.as_ref())?;
+        let mut way_back = None;
+        if link.is_none() && !becomes_waiter {
+            // Where a waiter is in front, it ends with the process that it spawned last.
+            let (ours, theirs) = UnixStream::pair()?;
+            *next = NextProcess::Fresh(Some(ours));
+            way_back = Some(theirs);
+        }
+        let (offered, theirs) =
+            offering.prepare(self.lock.as_ref(), work.as_ref(), way_back.as_ref())?;
         let started = started.clone();
         if let Some(link) = link {
             return Ok(Starting::by_waiter(link, offered, theirs, started));
@@ -221,9 +269,16 @@ impl SuccessorSide {
             let successor = Successor::listen(stream, spawned, generation, news)?;
             Ok((successor, behind))
         });
-        let (successor, behind) = listened
-            .map_err(|error| format!("cannot start {}: {error}", self.program.path().display()))?;
-        let starting = format!("pid {} is starting to take over", successor.pid);
+        let (successor, behind) = listened.map_err(|error| match asked.next {
+            NextProcess::Fresh(_) => {
+                format!("cannot start {}: {error}", self.program.path().display())
+            }
+            NextProcess::Predecessor => format!("the predecessor cannot be asked: {error}"),
+        })?;
+        let starting = match asked.next {
+            NextProcess::Fresh(_) => format!("pid {} is starting to take over", successor.pid),
+            NextProcess::Predecessor => format!("pid {} is asked to serve again", successor.pid),
+        };
         info!("[gateway] {starting}");
         asked.report.tell(ProgressStage::Starting, starting);
         self.hand_over = Some(HandOver {
@@ -234,6 +289,7 @@ impl SuccessorSide {
             heard: 0,
             begun: false,
             behind,
+            next: asked.next,
         });
         Ok(())
     }
@@ -308,15 +364,24 @@ impl SuccessorSide {
     /// Whether the loss of the successor of this generation is news. `handing_over` when one is
     /// expected, though none could be started.
     pub fn is_loss(&mut self, generation: u64, handing_over: bool) -> bool {
-        self.of(generation).is_some() || (self.hand_over.is_none() && handing_over)
+        let handed = self.handed.is_some();
+        match self.of(generation) {
+            Some(hand_over) => !hand_over.is_back() || handed,
+            None => self.hand_over.is_none() && handing_over,
+        }
     }
 
     /// The successor does not take over; `ended` hears when it is gone. Whether it had got the
     /// service: it may have replaced our control socket and record.
     pub fn take_back(&mut self, ended: Outbox<()>) -> bool {
-        let Some((successor, begun)) = self.take() else {
+        let Some((successor, begun, back)) = self.take() else {
             return false;
         };
+        if back && !begun {
+            // It has its own work to finish.
+            successor.say(ToSuccessor::Abort { main: false });
+            return false;
+        }
         self.ending.spawn(async move {
             // One that got the service may accept already: it must end at once.
             successor.end(begun).await;
@@ -327,9 +392,12 @@ impl SuccessorSide {
 
     /// A stop while a successor gets ready takes it along.
     pub fn abandon(&mut self) {
-        let Some((successor, begun)) = self.take() else {
+        let Some((successor, begun, back)) = self.take() else {
             return;
         };
+        if back && !begun {
+            return successor.say(ToSuccessor::Abort { main: false });
+        }
         self.ending.spawn(async move {
             // Once it has the service, it may have clients, and be the main process.
             if begun {
@@ -340,151 +408,12 @@ impl SuccessorSide {
         });
     }
 
-    /// A successor that does not serve yet, and whether it has got the service.
-    fn take(&mut self) -> Option<(Successor, bool)> {
+    /// A successor that does not serve yet, whether it has got the service, and whether it is the
+    /// predecessor.
+    fn take(&mut self) -> Option<(Successor, bool, bool)> {
         self.asked = None;
         let preparing = self.hand_over.take_if(|_| self.handed.is_none())?;
-        Some((preparing.successor, preparing.begun))
-    }
-}
-
-/// After the hand-over.
-impl SuccessorSide {
-    /// The successor serves: what it offered is used from here on, and the lock is its alone.
-    /// Should it die, a process that stands by gets the lock. Returns its pid, the reporter of the
-    /// restart, and where its sidecars listen.
-    pub fn hand_over_done(&mut self) -> Option<(u32, Reporter, SidecarAddresses)> {
-        let hand_over = self.hand_over.as_mut()?;
-        let (info, sidecars) = hand_over.offered.take()?;
-        let (pid, report) = (hand_over.successor.pid, hand_over.report.clone());
-        let door = |name: &String| {
-            let held = Door::Held(format!("{name} is restarting").into());
-            (name.clone(), Backend::new(name, held))
-        };
-        self.lock = None;
-        self.handed = Some(Handed {
-            pid,
-            info,
-            doors: sidecars.keys().map(door).collect(),
-            clients_gone: false,
-        });
-        Some((pid, report, sidecars))
-    }
-
-    /// The doors to the successor's sidecars, by name.
-    pub fn doors(&self) -> BTreeMap<String, Arc<Backend>> {
-        let handed = self.handed.as_ref();
-        handed
-            .map(|handed| handed.doors.clone())
-            .unwrap_or_default()
-    }
-
-    /// Opens the doors to where the successor's sidecars are now.
-    pub fn redirect(&self, sidecars: &SidecarAddresses, workers: usize) {
-        for (name, door) in self.handed.iter().flat_map(|handed| &handed.doors) {
-            door.set(match sidecars.get(name) {
-                Some(Some(server)) => {
-                    let address = Address::Sidecar(Arc::new((*server).into()));
-                    Door::Open(Upstream::new(address, workers, door.cut_token()))
-                }
-                _ => Door::Held(format!("{name} is restarting").into()),
-            });
-            if matches!(sidecars.get(name), Some(Some(_))) {
-                door.tickets.streams.go_on();
-            } else {
-                // Nothing that lasts may hold up what replaces it.
-                let door = Arc::clone(door);
-                tokio::spawn(async move {
-                    door.end_tunnels();
-                    door.end_streams(CLOSE_HANDSHAKE).await;
-                });
-            }
-        }
-    }
-
-    /// The successor says where its sidecars are now. What it says before it serves is what it
-    /// offers; afterwards the addresses come back, for the doors to them.
-    pub fn hear_addresses(&mut self, sidecars: SidecarAddresses) -> Option<SidecarAddresses> {
-        let hand_over = self.hand_over.as_mut()?;
-        hand_over.heard += 1;
-        match &mut hand_over.offered {
-            Some((_, offered)) => *offered = sidecars,
-            None => return Some(sidecars),
-        }
-        None
-    }
-
-    /// Tells the successor what this process still does. `lending` is what older processes have
-    /// at the same sidecars: addresses count as heard when they have heard them, too.
-    pub fn tell_work(&self, drains: impl Iterator<Item = DrainStatus>, lending: &Lending) {
-        let (Some(handed), Some(hand_over)) = (&self.handed, &self.hand_over) else {
-            return;
-        };
-        let pid = std::process::id();
-        let counts = handed.doors.values().map(|door| door.tickets.counts());
-        let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
-        hand_over.successor.say(ToSuccessor::Draining {
-            status: drains.map(|drain| DrainStatus { pid, ..drain }).collect(),
-            heard: hand_over.heard.saturating_sub(lending.unheard()),
-            borrowed: own as u64 + lending.borrowed(),
-        });
-    }
-
-    /// Passes on a signal: its sender has no answer that says to ask the successor.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(hand_over) = &self.hand_over {
-            hand_over.successor.signal(signal);
-        }
-    }
-
-    pub fn clients_gone(&mut self) {
-        if let Some(handed) = &mut self.handed {
-            handed.clients_gone = true;
-        }
-    }
-
-    /// Whether no client of this process is left after a hand-over.
-    pub fn are_clients_gone(&self) -> bool {
-        self.handed
-            .as_ref()
-            .is_some_and(|handed| handed.clients_gone)
-    }
-
-    /// The successor of this generation, which served, is lost. Whether this process takes the
-    /// service back: not when the service manager starts the next process, nor when another has the
-    /// lock by now.
-    pub fn take_service(
-        &mut self,
-        generation: u64,
-        why: &str,
-        manager_restarts: bool,
-        state: &Path,
-    ) -> bool {
-        if self.of(generation).is_none() {
-            return false;
-        }
-        self.hand_over = None;
-        if manager_restarts {
-            warn!("[gateway] {why}; the service manager starts the next one");
-            return false;
-        }
-        match Lock::take(state) {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) => {
-                warn!("[gateway] {why}; {error}, so it has the service now");
-                return false;
-            }
-        }
-        warn!("[gateway] {why}; taking the service back");
-        true
-    }
-
-    /// This process serves again.
-    pub fn resume(&mut self) {
-        self.hand_over = None;
-        self.handed = None;
-        if let Some(waiter) = &mut self.waiter {
-            waiter.resume();
-        }
+        let back = preparing.is_back();
+        Some((preparing.successor, preparing.begun, back))
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::gateway::obituary::Obituary;
 use crate::os::port::ServerAddress;
 use crate::state::trace::Carried;
 use crate::supervisor::SupervisorVerdict;
@@ -57,8 +58,8 @@ pub struct Offer {
 }
 
 /// What the descriptors are that come with an offer, in this order: the lock (if `lock`), the
-/// listeners, a pidfd for each of `drainers` (and a pipe for one that `stays`), and a pidfd for each
-/// of `exclusive` that runs.
+/// listeners, a pidfd for each of `drainers` (and a pipe for one that `stays`), a pidfd for each
+/// of `exclusive` that runs, and the way back (if `way_back`).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Enclosed {
@@ -70,6 +71,9 @@ pub struct Enclosed {
     pub drainers: Vec<HandedDrainer>,
     /// The sidecars of the predecessor that must not run twice.
     pub exclusive: Vec<Exclusive>,
+    /// Whether a stream comes along by which the successor may offer the service back.
+    #[serde(default)]
+    pub way_back: bool,
 }
 
 /// A sidecar that must not run twice.
@@ -118,6 +122,8 @@ pub enum ToSuccessor {
         #[serde(default)]
         borrowed: u64,
     },
+    /// After it handed the service back: how its sidecars died.
+    Relapsed(Obituary),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

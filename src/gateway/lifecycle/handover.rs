@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Fallback, Lifecycle, NextBuild, Origin, Phase, RequestVerdict, answer};
+use super::{
+    Action, Budget, Fallback, Lifecycle, NextBuild, Origin, Phase, RequestKind, RequestVerdict,
+    answer,
+};
 
 impl Lifecycle {
     pub(super) fn successor_ready(&mut self, ready: u64) -> Vec<Action> {
@@ -67,11 +70,27 @@ impl Lifecycle {
                 actions.extend(self.serve(build));
                 actions
             }
+            // What was handed over comes back.
+            Phase::Yielded { .. } => vec![Action::ComeBack],
             other => {
                 self.phase = other;
                 Vec::new()
             }
         }
+    }
+
+    /// The sidecars here have died, and those of the predecessor still run: offers the service back.
+    pub(super) fn give_back(&mut self) -> Vec<Action> {
+        if self.phase != Phase::Serving {
+            return Vec::new();
+        }
+        let build = self.build(RequestKind::Restart, Budget::Configured, None, Vec::new());
+        let generation = build.generation;
+        self.phase = Phase::Handing {
+            build,
+            committed: false,
+        };
+        vec![Action::HandBack { generation }]
     }
 
     pub(super) fn orphaned(&mut self) -> Vec<Action> {

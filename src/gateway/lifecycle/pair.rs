@@ -24,6 +24,8 @@ enum Said {
     Go,
     Abort,
     Gone,
+    /// The new process offers the service back.
+    Back,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,8 @@ struct PairWorld {
     asked: u8,
     stopped: bool,
     failed: bool,
+    /// The old process has said that it can serve again.
+    returning: bool,
     answers: BTreeMap<String, u8>,
 }
 
@@ -76,7 +80,8 @@ enum PairChoice {
     Quiet(bool),
     KillOld,
     KillNew,
-    /// A sidecar of the generation that serves dies.
+    /// A sidecar of the generation that serves dies: the one before serves again, here or in the
+    /// predecessor.
     Died(bool),
 }
 
@@ -114,6 +119,7 @@ impl PairWorld {
             asked: 0,
             stopped: false,
             failed: false,
+            returning: false,
             answers: BTreeMap::new(),
         }
     }
@@ -159,6 +165,23 @@ impl PairWorld {
                 let said = world.to_old.pop_front().filter(|_| world.old.lives())?;
                 let generation = world.old.machine.last;
                 let event = match said {
+                    Said::Back => {
+                        let can = matches!(world.old.machine.phase(), Phase::Yielded { .. });
+                        world.returning = can;
+                        world
+                            .to_new
+                            .push_back(if can { Said::Ready } else { Said::Failed });
+                        return Some(world);
+                    }
+                    Said::Go => {
+                        world.returning = false;
+                        Event::Go
+                    }
+                    Said::Abort if world.returning => {
+                        world.returning = false;
+                        return Some(world);
+                    }
+                    Said::Abort => STOP,
                     Said::Ready => Event::SuccessorReady(generation),
                     Said::Serving => Event::SuccessorServes {
                         generation,
@@ -170,14 +193,28 @@ impl PairWorld {
             }
             PairChoice::HearNew => {
                 let said = world.to_new.pop_front()?;
-                world.new.as_ref().filter(|new| new.lives())?;
+                let new = world.new.as_ref().filter(|new| new.lives())?;
+                let generation = new.machine.last;
+                let handed = matches!(
+                    new.machine.phase(),
+                    Phase::Handing { .. } | Phase::Yielded { .. }
+                );
                 let event = match said {
+                    Said::Ready => Event::SuccessorReady(generation),
+                    Said::Serving => Event::SuccessorServes {
+                        generation,
+                        limit: None,
+                    },
+                    Said::Failed | Said::Gone if handed => {
+                        Event::SuccessorLost(generation, String::new())
+                    }
                     Said::Go => Event::Go,
                     Said::Abort => STOP,
                     _ => Event::Orphaned,
                 };
                 world.step(true, event);
             }
+            PairChoice::Quiet(false) if world.returning => return None,
             PairChoice::Quiet(new) => {
                 world.process(new).filter(|process| {
                     process.lives()
@@ -188,9 +225,15 @@ impl PairWorld {
             }
             PairChoice::Died(new) => {
                 let process = world.process(new).filter(|process| process.lives())?;
-                process.machine.fallback()?;
-                let serves = process.machine.current();
-                world.step(new, Event::ServingDied(serves));
+                let event = match process.machine.fallback() {
+                    Some(_) => Event::ServingDied(process.machine.current()),
+                    // Once is enough: it can be offered by one way, which is used up then.
+                    None if new && process.machine.owns() && process.machine.last == 2 => {
+                        Event::GiveBack
+                    }
+                    None => return None,
+                };
+                world.step(new, event);
             }
             PairChoice::KillOld | PairChoice::KillNew => {
                 let new = matches!(choice, PairChoice::KillNew);
@@ -237,6 +280,9 @@ impl PairWorld {
             Action::Build { generation, .. } => process.building = Some(generation),
             Action::Abandon(_) => {
                 process.building = None;
+                if new {
+                    self.to_old.push_back(Said::Abort);
+                }
                 if !new && self.new.as_ref().is_some_and(PairProcess::lives) {
                     self.to_new.push_back(Said::Abort);
                 }
@@ -249,7 +295,14 @@ impl PairWorld {
                     .into_iter()
                     .for_each(|action| self.perform(true, action));
             }
+            Action::Commit(_) if new => self.to_old.push_back(Said::Go),
             Action::Commit(_) => self.to_new.push_back(Said::Go),
+            Action::HandBack { .. } => self.to_old.push_back(Said::Back),
+            Action::ComeBack => {
+                process.accepts = true;
+                self.to_new.push_back(Said::Serving);
+            }
+            Action::TakeBack if new => self.to_old.push_back(Said::Abort),
             // What is lost is ended before anything else.
             Action::TakeBack => {
                 if let Some(lost) = &mut self.new {
@@ -291,13 +344,16 @@ impl PairWorld {
         let new = self.new.as_ref().filter(|new| new.lives());
         let owners = usize::from(self.old.lives() && self.old.machine.owns())
             + usize::from(new.is_some_and(|new| new.machine.owns()));
-        let passing = matches!(
-            self.old.machine.phase(),
-            Phase::Handing {
-                committed: true,
-                ..
-            } | Phase::Stopping { .. }
-        );
+        let passes = |process: &PairProcess| {
+            matches!(
+                process.machine.phase(),
+                Phase::Handing {
+                    committed: true,
+                    ..
+                } | Phase::Stopping { .. }
+            )
+        };
+        let passing = passes(&self.old) || new.is_some_and(passes);
         assert!(
             owners < 2 || passing,
             "two owners after {path:?}: {self:#?}"

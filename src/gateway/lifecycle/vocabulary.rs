@@ -166,7 +166,9 @@ pub enum Event {
     ServingDied(u64),
     /// This older generation has ended: it cannot serve again.
     BeforeGone(u64),
-    /// The predecessor hands the service over.
+    /// The sidecars here have died, and those of the predecessor still run.
+    GiveBack,
+    /// The predecessor hands the service over, or the successor hands it back.
     Go,
     /// The predecessor is gone before it handed over.
     Orphaned,
@@ -223,6 +225,10 @@ pub enum Action {
     Serve { generation: u64, budget: Budget },
     /// The generation before serves again; the one that served failed.
     ServeAgain { generation: u64, failed: u64 },
+    /// Offer the service to the predecessor, under this number.
+    HandBack { generation: u64 },
+    /// The successor has handed the service back: accept, and serve the generation of before.
+    ComeBack,
     /// A request has ended.
     Answer { id: String, verdict: RequestVerdict },
     /// Accept nobody new, finish what is there, then say [`Event::Quiet`].

@@ -92,6 +92,8 @@ impl Gateway {
                 self.successor_lost(generation, why);
             }
             LoopEvent::SuccessorEnded => self.start_stopped(),
+            LoopEvent::OfferedBack(offered) => self.offered_back(offered),
+            LoopEvent::DiedEarly(obituary) => self.successor.tell_death(obituary),
             LoopEvent::Predecessor(message) => self.hear_predecessor(message),
             LoopEvent::PredecessorEnded(end) => self.predecessor_ended(end),
             LoopEvent::FrontEnded(end) => self.front_ended(end),
@@ -242,6 +244,9 @@ impl Gateway {
         // After a hand-over the clients count, too.
         if !self.successor.has_handed_over() {
             self.requests.drained(Some(generation));
+        } else if generation == self.machine.current() {
+            // Its sidecars cannot serve again.
+            self.successor.close_way_back();
         }
         self.refresh();
         self.end_when_quiet();
@@ -253,6 +258,7 @@ impl Gateway {
             && !self.requests.waits_for_clients()
             && self.generations.draining_numbers().is_empty()
             && matches!(self.machine.phase(), Phase::Yielded { .. })
+            && !self.successor.is_returning()
         {
             self.requests.drained(None);
             self.step(self.client_drain.end());

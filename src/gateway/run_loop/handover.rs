@@ -134,7 +134,7 @@ impl Gateway {
     }
 
     pub(super) fn successor_lost(&mut self, generation: u64, why: String) {
-        let handing_over = matches!(self.machine.phase(), Phase::Handing { .. });
+        let handing_over = self.machine.starts_successor();
         if self.successor.is_loss(generation, handing_over) {
             self.keep_bundle("respawn-failed", &why);
         }
@@ -185,11 +185,21 @@ impl Gateway {
     /// Accepts no client any more. Returns the generation that drains.
     pub(super) fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
         let current = Arc::clone(self.generations.current()?);
-        let (pid, report, sidecars) = self.successor.hand_over_done()?;
+        let offers = self.events.outbox(LoopEvent::OfferedBack);
+        let (pid, report, sidecars) = self.successor.hand_over_done(offers)?;
+        let serves = self.successor.serves().map(|(_, info)| info.number);
         info!(
-            "[gateway] pid {pid} serves generation {generation}; pid {} finishes its work",
+            "[gateway] pid {pid} serves generation {}; pid {} finishes its work",
+            serves.unwrap_or(generation),
             std::process::id()
         );
+        // Those before them will not serve again.
+        self.predecessor.take_way_back();
+        let mut keep = self.material.loaded.config.restart.watch.0;
+        if self.successor.has_handed_back() {
+            self.tell_death();
+            keep = Duration::ZERO;
+        }
         self.recovery
             .set_exit_reason(EndReason::Other(format!("handed over to pid {pid}")));
         self.front_door.give_up();
@@ -200,9 +210,9 @@ impl Gateway {
         self.drain_clients(budget);
         failpoint::pass("old.yielded");
         let (holds, drained) = (self.holds(), self.drained_outbox());
-        let draining =
-            self.generations
-                .drain(None, budget, Duration::ZERO, holds, &report, drained);
+        let draining = self
+            .generations
+            .drain(None, budget, keep, holds, &report, drained);
         draining.or(Some(current.number))
     }
 
@@ -268,6 +278,9 @@ impl Gateway {
                 failpoint::pass("new.go");
                 self.step(Event::Go);
             }
+            Some(ToSuccessor::Abort { main: false }) if self.successor.is_returning() => {
+                self.stay_away()
+            }
             Some(ToSuccessor::Abort { main }) => {
                 let why = self.predecessor.aborted(main);
                 self.recovery.set_exit_reason(EndReason::Other(why));
@@ -282,6 +295,9 @@ impl Gateway {
                 // What older processes have at the successor's sidecars is its to know.
                 self.tell_successor();
             }
+            Some(ToSuccessor::Relapsed(obituary)) => self.relapsed(&obituary),
+            // If it died, the end of the other stream to it tells that, too.
+            None if self.successor.is_returning() => self.stay_away(),
             None => {
                 let ends = matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. });
                 self.predecessor.lost(!self.machine.owned() && !ends);

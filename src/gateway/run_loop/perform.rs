@@ -45,7 +45,10 @@ impl Gateway {
     pub(super) fn perform(&mut self, mut actions: Vec<Action>, mut scene: StepScene) {
         actions.sort_by_key(|action| match action {
             Action::Own => 0,
-            Action::Serve { .. } | Action::ServeAgain { .. } | Action::Yield { .. } => 1,
+            Action::Serve { .. }
+            | Action::ServeAgain { .. }
+            | Action::ComeBack
+            | Action::Yield { .. } => 1,
             Action::Answer { .. } => 2,
             _ => 3,
         });
@@ -80,6 +83,8 @@ impl Gateway {
                     budget,
                     request,
                 } => self.hand_over(generation, budget, &request),
+                Action::HandBack { generation } => self.hand_back(generation),
+                Action::ComeBack => self.come_back(),
                 Action::Commit(generation) => self.commit(generation),
                 Action::TakeBack => self.take_back(),
                 Action::Resume => self.resume(),
@@ -265,6 +270,8 @@ impl Gateway {
         self.follow_sidecars();
         let previous = scene.previous.take();
         if previous.is_some() {
+            // The predecessor's sidecars are not those before any more.
+            self.predecessor.take_way_back();
             // Before the sidecars before them end.
             self.tell_addresses();
         }

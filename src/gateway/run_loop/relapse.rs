@@ -11,14 +11,15 @@ use tracing::warn;
 use super::Gateway;
 use crate::gateway::lifecycle::{Budget, Event};
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::relapse::{Before, Obituary};
+use crate::gateway::obituary::Obituary;
+use crate::gateway::relapse::Before;
 
 impl Gateway {
     /// A sidecar changed its state: if it died, and the copy before it still runs, that one serves
     /// again.
     pub(super) fn look_for_relapse(&mut self) {
         let Some(before) = self.machine.fallback() else {
-            return;
+            return self.look_for_way_back();
         };
         let Some(Before {
             generation, since, ..
@@ -46,7 +47,7 @@ impl Gateway {
                 generation: serves,
                 sidecar: died.name().to_owned(),
                 after_ms,
-                failure: died.sidecar().last_failure(),
+                failure: died.sidecar().last_failure().map(Arc::unwrap_or_clone),
             });
         });
     }

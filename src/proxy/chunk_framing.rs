@@ -85,11 +85,28 @@ impl ChunkFraming {
                     bytes = &bytes[count..];
                 }
                 _ => {
-                    self.step(*first);
-                    bytes = rest;
+                    bytes = match self.skipped(bytes) {
+                        Some(line) => &bytes[line..],
+                        None => {
+                            self.step(*first);
+                            rest
+                        }
+                    };
                 }
             }
         }
+    }
+
+    /// The length of a header line at the begin of `bytes` that is whole and says nothing of chunks:
+    /// most are, and each response has some.
+    fn skipped(&self, bytes: &[u8]) -> Option<usize> {
+        let at_line = matches!(self.part, FramingPart::HeaderLine { length: 0, .. });
+        let other = !matches!(bytes.first(), Some(b't' | b'T' | b'\r' | b'\n'));
+        let end = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n');
+        (at_line && other)
+            .then(|| end(bytes))
+            .flatten()
+            .map(|end| end + 1)
     }
 
     /// Takes one byte that is not of a chunk.
@@ -198,5 +215,24 @@ mod tests {
         framing.advance(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nx: chunk\r\n\r\n2\r\nab\r\n");
         assert_eq!(framing.border(), 0);
         assert!(matches!(framing.part, FramingPart::Rest));
+    }
+
+    #[test]
+    fn a_head_whose_lines_begin_in_any_way_is_followed_to_its_end() {
+        for line in [
+            "a: b",
+            "t: u",
+            "",
+            "\r",
+            " chunk",
+            "Transfer-Encoding: chunked",
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\nx: y\r\n{line}\r\ntransfer-encoding: chunked");
+            let mut framing = ChunkFraming::default();
+            framing.advance(format!("{head}\r\n\r\n2\r\nab\r\n").as_bytes());
+            // An empty line ends the head.
+            let border = if line.trim().is_empty() { 0 } else { 2 };
+            assert_eq!(framing.border(), border, "{line:?}");
+        }
     }
 }

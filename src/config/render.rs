@@ -20,17 +20,15 @@ pub fn starter() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{MAIN_SIDECAR, parse};
 
     #[test]
     fn the_starter_is_valid_and_says_the_defaults() {
         let text = starter();
-        let mut config = parse(text, None).unwrap();
-        config.sidecar.clear();
         assert_eq!(
-            config,
+            parse(text, None).unwrap(),
             Config::default(),
-            "every value in the starter but the sidecar is the default"
+            "every value in the starter is the default, and nothing is started unasked"
         );
         let uncommented: String = text
             .lines()
@@ -39,13 +37,16 @@ mod tests {
                 !line.starts_with(['"', '#']) && (line.contains(" = ") || line.starts_with('['))
             })
             .fold(String::new(), |all, line| all + line + "\n");
-        parse(&uncommented, None)
+        let config = parse(&uncommented, None)
             .unwrap_or_else(|error| panic!("commented keys are known too: {error}\n{uncommented}"));
+        let main = &config.sidecar[MAIN_SIDECAR];
+        assert!(main.cwd.is_some() && main.command[0] == "node", "{main:?}");
     }
 
     #[test]
     fn a_configuration_round_trips_through_toml() {
-        let config = parse(starter(), None).unwrap();
+        let sidecar = "[sidecar.main]\ncommand = [\"node\", \"a.js\"]\nenv = { A = \"b\" }\n";
+        let config = parse(&format!("{}\n{sidecar}", starter()), None).unwrap();
         assert_eq!(parse(&to_toml(&config).unwrap(), None).unwrap(), config);
     }
 

@@ -141,7 +141,14 @@ fn gather(flags: Overrides) -> Result<Given, u8> {
 /// it is started, because a service whose file is lost for a while must not close its port.
 fn nothing_to_serve(flags: &Overrides, loaded: &Loaded) -> Result<(), u8> {
     let config = &loaded.config;
-    if loaded.path.is_some() || !config.sidecar.is_empty() || !config.route.is_empty() {
+    if !config.sidecar.is_empty() || !config.route.is_empty() {
+        return Ok(());
+    }
+    if let Some(path) = &loaded.path {
+        warn!(
+            "[gateway] nothing to serve: {} has no server ([sidecar.main]) and no route, and no command is given",
+            path.display()
+        );
         return Ok(());
     }
     let file = config::default_path(&Env::real(), &loaded.instance);

@@ -12,6 +12,9 @@ use crate::config::regular_file;
 const MARK: &str =
     "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
 
+/// The same of a file that `gatewayctl config init` wrote, for somebody to edit.
+const STARTER_MARK: &str = "# Written by gatewayctl config init; install and uninstall replace or remove this file only while it is unchanged. sha256:";
+
 /// A longer file, in bytes, is not read: ours have some kilobytes, and it may be another user's.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
 
@@ -60,7 +63,10 @@ impl Written {
 
     fn of(text: &str) -> Self {
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-        match first.strip_prefix(MARK) {
+        let hash = [MARK, STARTER_MARK]
+            .iter()
+            .find_map(|mark| first.strip_prefix(mark));
+        match hash {
             None => Self::Foreign(text.to_owned()),
             Some(hash) if hash == hash_of(rest) => Self::ByUs(rest.to_owned()),
             Some(_) => Self::Edited(rest.to_owned()),
@@ -94,6 +100,11 @@ pub fn sign(body: &str) -> String {
     format!("{MARK}{}\n{body}", hash_of(body))
 }
 
+/// The same for a file that somebody is to edit.
+pub fn sign_starter(body: &str) -> String {
+    format!("{STARTER_MARK}{}\n{body}", hash_of(body))
+}
+
 /// What would change, as a unified diff; empty when nothing would.
 pub fn diff(path: &Path, old: &str, new: &str) -> String {
     let name = path.display().to_string();
@@ -125,6 +136,10 @@ mod tests {
             Written::at(&path).unwrap(),
             Written::ByUs("[Unit]\nA=1\n".into())
         );
+        std::fs::write(&path, sign_starter("x = 1\n")).unwrap();
+        assert_eq!(Written::at(&path).unwrap(), Written::ByUs("x = 1\n".into()));
+        std::fs::write(&path, sign_starter("x = 1\n") + "y = 2\n").unwrap();
+        assert!(matches!(Written::at(&path).unwrap(), Written::Edited(_)));
         std::fs::write(&path, signed.replace("A=1", "A=2")).unwrap();
         assert_eq!(
             Written::at(&path).unwrap(),

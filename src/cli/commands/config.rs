@@ -13,6 +13,7 @@ use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::proxy::check_access_log;
 use crate::service::more_rights;
+use crate::service::provenance::sign_starter;
 use crate::text::escape::escape;
 
 /// The answer of `config check` with `--json`.
@@ -136,7 +137,7 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         None => String::new(),
     };
     ctx.ui.say(format!(
-        "wrote {shown}: edit it, then gatewayctl config check{named}"
+        "wrote {shown}: write your server into it ([sidecar.main]), then gatewayctl config check{named}"
     ));
     ctx.ui.object(&WrittenConfig {
         ok: true,
@@ -153,7 +154,7 @@ fn write_new(path: &Path) -> std::io::Result<()> {
         .write(true)
         .create_new(true)
         .open(path)?
-        .write_all(config::starter().as_bytes())
+        .write_all(sign_starter(config::starter()).as_bytes())
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl InstallPlan {
         let request = &request.over(before.clone());
         let contents = InstanceFiles::make(request, instance.clone(), layout, &facts.place)?;
         guard_other_command(request, &contents)?;
-        refuse_nothing(&contents.config)?;
+        refuse_nothing(&contents.config, &layout.config_file(&contents.instance))?;
         let unit = unit_plan(request, facts, &contents)?;
         refuse_hidden_tmp(&unit, &contents.config)?;
         let (files, former_socket) = files(layout, &unit, &contents)?;
@@ -282,14 +282,22 @@ fn unit_plan(
 }
 
 /// A service that answers nothing but its own status is not what anybody means.
-fn refuse_nothing(config: &Config) -> Result<(), ServiceError> {
-    if config.sidecar.is_empty() && config.route.is_empty() {
-        return Err(
-            ServiceError::usage("there is nothing to serve: no command is given, and the configuration has no server")
-                .next("gatewayctl install … -- COMMAND\ngatewayctl config init   (a file to write servers into)"),
-        );
+fn refuse_nothing(config: &Config, file: &Path) -> Result<(), ServiceError> {
+    if !config.sidecar.is_empty() || !config.route.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let next = if file.exists() {
+        format!(
+            "write one into {} ([sidecar.main]), then again",
+            file.display()
+        )
+    } else {
+        "gatewayctl config init   (a file to write servers into)".to_owned()
+    };
+    Err(ServiceError::usage(
+        "there is nothing to serve: no command is given, and the configuration has no server",
+    )
+    .next(format!("gatewayctl install … -- COMMAND\n{next}")))
 }
 
 fn refuse_hidden_tmp(unit: &UnitPlan, config: &Config) -> Result<(), ServiceError> {

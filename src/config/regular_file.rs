@@ -6,7 +6,7 @@
 //! test of the repository names the files that may open others by path.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Opens a regular file for reading, wherever symbolic links lead. What is none is not opened.
@@ -67,6 +67,30 @@ pub fn bounded(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Whether two files that [`open`] opens say the same, byte by byte.
+///
+/// # Errors
+/// As [`open`], and what reading says.
+pub fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (open(one)?, open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
+    loop {
+        let (here, there) = (one.fill_buf()?, other.fill_buf()?);
+        let length = here.len().min(there.len());
+        if here[..length] != there[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(here.len() == there.len());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
+}
+
 fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8"))
 }
@@ -115,6 +139,28 @@ fn open_regular(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_say_the_same_are_told_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let long = vec![b'x'; 100_000];
+        let mut other = long.clone();
+        other[99_999] = b'y';
+        for (name, bytes) in [
+            ("a", &long[..]),
+            ("b", &long),
+            ("c", &other),
+            ("short", &long[1..]),
+            ("empty", b""),
+        ] {
+            std::fs::write(path(name), bytes).unwrap();
+        }
+        let same = |one: &str, other: &str| same_content(&path(one), &path(other)).unwrap();
+        assert!(same("a", "b") && same("empty", "empty"));
+        assert!(!same("a", "c") && !same("a", "short") && !same("empty", "a"));
+        assert!(same_content(&path("a"), &path("none")).is_err());
+    }
 
     #[test]
     fn only_a_regular_file_of_bounded_length_is_read() {

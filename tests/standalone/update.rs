@@ -163,8 +163,7 @@ fn what_does_not_prove_itself_changes_nothing() {
 #[test]
 fn a_check_proves_and_replaces_nothing() {
     let gateway = Copy::start();
-    let candidate = gateway.dir.path().join("next");
-    fs::copy(env!("CARGO_BIN_EXE_gateway"), &candidate).unwrap();
+    let candidate = marked(&gateway, "another");
     let output = gateway.update(&candidate, &["--check", "--json"]);
     assert!(output.status.success(), "{}", said(&output));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -193,8 +192,7 @@ fn a_directory_that_may_not_be_written_is_named_with_who_may() {
     fs::create_dir(&state).unwrap();
     nobody::own(&state);
     nobody::copy_programs(&bin);
-    let next = dir.path().join("next");
-    fs::copy(env!("CARGO_BIN_EXE_gateway"), &next).unwrap();
+    let next = marked_in(dir.path(), "another");
     let listen = format!("127.0.0.1:{}", port::private());
     let mut command = nobody::gateway(&bin, &state, &listen);
     let state = state.to_str().unwrap().to_owned();
@@ -267,9 +265,13 @@ fn mean() -> Option<Copy> {
 
 /// The same program with a mark at its end.
 fn marked(gateway: &Copy, mark: &str) -> PathBuf {
+    marked_in(gateway.dir.path(), mark)
+}
+
+fn marked_in(dir: &Path, mark: &str) -> PathBuf {
     let mut bytes = fs::read(env!("CARGO_BIN_EXE_gateway")).unwrap();
     bytes.extend_from_slice(mark.as_bytes());
-    let path = gateway.dir.path().join("next");
+    let path = dir.join("next");
     fs::write(&path, bytes).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -306,6 +308,20 @@ fn an_update_under_load_loses_nothing() {
         &gateway.dir.path().join("bin/gateway.previous"),
         "GOOD"
     ));
+}
+
+#[test]
+fn the_same_update_twice_keeps_the_way_back() {
+    let gateway = Copy::start();
+    let before = fs::read(gateway.program()).unwrap();
+    let new = marked(&gateway, "new");
+    let first = gateway.update(&new, &[]);
+    assert!(first.status.success(), "{}", said(&first));
+    let again = gateway.update(&new, &[]);
+    assert_eq!(again.status.code(), Some(REFUSED), "{}", said(&again));
+    assert!(said(&again).contains("runs already"), "{}", said(&again));
+    let kept = gateway.program().with_file_name("gateway.previous");
+    assert_eq!(fs::read(kept).unwrap(), before);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::running::RunningProgram;
 use crate::cli::program_run::{PROOF, explain, run};
 use crate::cli::{CliError, Exit};
+use crate::config::regular_file::same_content;
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 use crate::os::process;
 use crate::text::escape::escape;
@@ -49,7 +50,10 @@ pub async fn prove(
     let found = executable(file, &refuse).map_err(unchanged)?;
     let exe = running.pid.map(|pid| format!("/proc/{pid}/exe").into());
     let exe: Option<PathBuf> = exe.filter(|exe: &PathBuf| exe.exists());
-    if process::same_file(exe.as_ref().unwrap_or(&running.program), &found) {
+    // A copy of it, too, as after an update with the same file: it would take the place of the previous
+    // program, and there would be no way back.
+    let runs = exe.as_ref().unwrap_or(&running.program);
+    if process::same_file(runs, &found) || same_content(runs, &found).unwrap_or(false) {
         let why = format!("is the program that {} runs already", running.instance);
         return Err(unchanged(refuse(why)));
     }

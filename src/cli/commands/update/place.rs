@@ -126,7 +126,12 @@ pub fn put(candidate: &Path, program: &Path, pid: Option<u32>) -> Result<Placed,
     // Where this user may not read the running program, its file has to do.
     let running = running.filter(|running| running.exists());
     let kept = running.as_deref().unwrap_or(program);
-    copy(kept, &previous, program).map_err(failed)?;
+    // The file may be the new program already, as after an update that was cut off: what was kept then
+    // is the way back.
+    let is_new = || regular_file::same_content(kept, candidate).unwrap_or(false);
+    if !previous.is_file() || !is_new() {
+        copy(kept, &previous, program).map_err(failed)?;
+    }
     if std::fs::canonicalize(candidate).map_err(failed)? != program {
         copy(candidate, program, program).map_err(failed)?;
     }
@@ -236,6 +241,16 @@ mod tests {
             std::fs::read(&placed.previous).unwrap(),
             std::fs::read(std::env::current_exe().unwrap()).unwrap()
         );
+    }
+
+    #[test]
+    fn the_same_file_again_does_not_take_the_place_of_the_previous_program() {
+        let (_dir, program, candidate) = files();
+        drop(put(&candidate, &program, None).unwrap());
+        let again = put(&candidate, &program, None).unwrap();
+        assert_eq!(text(&again.previous), "old");
+        again.back().unwrap();
+        assert_eq!(text(&program), "old");
     }
 
     #[test]

@@ -56,9 +56,12 @@ fn begins_error(line: &str) -> bool {
     }
     let head = line.split_once(": ").map_or(line, |(head, _)| head);
     let head = head.strip_prefix("Uncaught ").unwrap_or(head);
+    // As Node shows one that has no stack.
+    let head = head.strip_prefix('[').unwrap_or(head);
     let name = head.split_once(" [").map_or(head, |(name, _)| name);
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._$".contains(c);
-    name.chars().all(is_name) && (name.ends_with("Error") || name.ends_with("Exception"))
+    let ends = ["Error", "Exception", "UnhandledPromiseRejection"];
+    name.chars().all(is_name) && ends.iter().any(|end| name.ends_with(end))
 }
 
 fn is_rust_panic(line: &str) -> bool {
@@ -73,10 +76,23 @@ fn after_stack(lines: &[String]) -> Vec<&String> {
     lines.filter(|line| !is_trailer(line)).collect()
 }
 
-/// What Node, Rust and Go print below every error.
+/// What Node, Rust and Go print below every error, and npm, pnpm and yarn below that of a script.
 fn is_trailer(line: &str) -> bool {
-    line.trim().is_empty()
-        || ["Node.js v", "note: run with ", "goroutine ", "exit status "]
+    const BEGINNINGS: [&str; 10] = [
+        "Node.js v",
+        "note: run with ",
+        "goroutine ",
+        "exit status ",
+        "npm error",
+        "npm ERR!",
+        "npm notice",
+        "ELIFECYCLE",
+        "error Command failed with ",
+        "info Visit https://yarnpkg.com",
+    ];
+    let line = line.trim_start_matches(|c: char| c.is_whitespace() || !c.is_ascii());
+    line.is_empty()
+        || BEGINNINGS
             .iter()
             .any(|beginning| line.starts_with(beginning))
 }
@@ -101,6 +117,18 @@ mod tests {
                 "Node with an event's error",
                 "node:events:502\n      throw er;\n\nError: listen EADDRINUSE\n    at x\nEmitted 'error' event on Server instance at:\n    at y {\n  port: 1\n}\n\nNode.js v20",
                 vec!["Error: listen EADDRINUSE"],
+            ),
+            (
+                "Node under npm, whose own lines are below",
+                "> app@1.0.0 start\n> node server.js\n\nnode:internal/modules/cjs/loader:1210\n  throw err;\n  ^\n\nError: Cannot find module 'express'\nRequire stack:\n- /srv/server.js\n    at Module._load (node:internal:1)\n    at a (b:2) {\n  code: 'MODULE_NOT_FOUND'\n}\n\nNode.js v20.20.2\nnpm error Lifecycle script `start` failed with error:\nnpm error code 1\nnpm error path /srv\nnpm error workspace app@1.0.0\nnpm error location /srv\nnpm error command failed\nnpm error command sh -c node server.js",
+                vec!["Error: Cannot find module 'express'"],
+            ),
+            (
+                "Node with a rejection that nobody took",
+                "node:internal/process/promises:394\n      triggerUncaughtException(err, true /* fromPromise */);\n      ^\n\n[UnhandledPromiseRejection: This error originated either by throwing inside of an async function] {\n  code: 'ERR_UNHANDLED_REJECTION'\n}\n\nNode.js v20.20.2",
+                vec![
+                    "[UnhandledPromiseRejection: This error originated either by throwing inside of an async function] {",
+                ],
             ),
             (
                 "Python, an error while one was handled",

@@ -32,7 +32,7 @@ pub fn in_text(names: &SecretNames, text: &str) -> Vec<Range<usize>> {
         at = end;
         let name = &text[start..end];
         let value = if name.eq_ignore_ascii_case("bearer") {
-            Some(word_after(text, end))
+            Some(word_after(text, end)).filter(|range| !is_prose_of_bearer(&text[range.clone()]))
         } else if name.eq_ignore_ascii_case("basic") {
             // "basic" is an English word too; credentials are base64 and hardly ever all lower
             // case.
@@ -50,6 +50,23 @@ pub fn in_text(names: &SecretNames, text: &str) -> Vec<Range<usize>> {
     }
     found.sort_by_key(|range| range.start);
     found
+}
+
+/// Whether what follows "bearer" speaks of the scheme, as in "no bearer token, so …", and is none. A token
+/// may be a word of any letters, so these are all the words that are known.
+fn is_prose_of_bearer(word: &str) -> bool {
+    const PROSE: [&str; 8] = [
+        "token",
+        "tokens",
+        "auth",
+        "authentication",
+        "authorization",
+        "scheme",
+        "credentials",
+        "realm=",
+    ];
+    let word = word.trim_end_matches(['.', ':', '!', '?']);
+    PROSE.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 fn is_name(c: char) -> bool {

@@ -53,6 +53,14 @@ fn commands_are_shown_without_their_secrets() {
 fn texts_are_shown_without_their_secrets() {
     let redactor = Redactor::new(&["pin".into()]);
     for (text, shown) in [
+        (
+            "no bearer token, so /_gateway/ answers nobody",
+            "no bearer token, so /_gateway/ answers nobody",
+        ),
+        (
+            "Bearer authentication, as in bearer abcdefg",
+            "Bearer authentication, as in bearer ***",
+        ),
         (r#"{"apiKey":"abc","n":1}"#, r#"{"apiKey":"***","n":1}"#),
         (
             "GET /?token=abc&x=1 HTTP/1.1",

@@ -51,8 +51,12 @@ impl BindError {
     pub fn cause(&self) -> String {
         match self {
             Self::Taken(_) => "another program listens there".to_owned(),
-            Self::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                format!("this user may not use it ({source})")
+            Self::Failed { listen, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                format!(
+                    "{} ({source}): {}",
+                    not_permitted(listen),
+                    permitted(listen)
+                )
             }
             Self::Failed { source, .. } => source.to_string(),
         }
@@ -61,6 +65,35 @@ impl BindError {
     pub fn listen(&self) -> &Listen {
         match self {
             Self::Taken(listen) | Self::Failed { listen, .. } => listen,
+        }
+    }
+}
+
+/// What this user may not do.
+fn not_permitted(listen: &Listen) -> String {
+    let first = port::unprivileged_start();
+    match listen {
+        Listen::Tcp(address) if address.port() < first => {
+            format!("this user may not use a port below {first}")
+        }
+        Listen::Tcp(_) => "this user may not use it".to_owned(),
+        Listen::Unix(path) => {
+            let dir = path.parent().unwrap_or(path);
+            format!("this user may make no socket in {}", dir.display())
+        }
+    }
+}
+
+/// What to do about that.
+fn permitted(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(_) => {
+            let last = port::unprivileged_start().saturating_sub(1);
+            format!("run it with sudo, or choose a port above {last}, as in --listen 8080")
+        }
+        Listen::Unix(_) => {
+            "run it with sudo, or choose a directory of this user, such as $XDG_RUNTIME_DIR"
+                .to_owned()
         }
     }
 }

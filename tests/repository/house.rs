@@ -100,7 +100,7 @@ fn no_message_tells_everybody_to_use_sudo() {
 /// Files that open others by path as they are, with the reason. All others read by
 /// `config/regular_file.rs` or `state/untrusted_file.rs`: what opens a pipe waits for its other side, and
 /// for 45 s for who has a lease on a file.
-const OPENS: [(&str, &str); 25] = [
+const OPENS: [(&str, &str); 24] = [
     ("cli/commands/config.rs", "makes a file that is not there"),
     ("cli/commands/inhibit.rs", "/proc"),
     ("config/regular_file.rs", "the guarded open"),
@@ -119,7 +119,6 @@ const OPENS: [(&str, &str); 25] = [
         "the operator's log, opened without waiting",
     ),
     ("proxy/listener.rs", "/proc"),
-    ("service/install/plan.rs", "/proc"),
     (
         "service/install/test_start.rs",
         "makes a file that is not there",

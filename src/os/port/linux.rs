@@ -9,6 +9,9 @@ use super::{Socket, diag, table};
 /// The default of Linux, for where it cannot be read.
 const EPHEMERAL: u16 = 32_768;
 
+/// The same of the ports that are root's.
+const UNPRIVILEGED: u16 = 1024;
+
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     diag::tcp(port).or_else(|_| table::tcp(port))
@@ -39,6 +42,14 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     Some(links.filter_map(inode).collect())
+}
+
+/// The first port that every user may bind.
+pub fn unprivileged_start() -> u16 {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(UNPRIVILEGED)
 }
 
 /// The first port that the kernel uses for outgoing connections.

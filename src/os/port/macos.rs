@@ -68,6 +68,11 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     )
 }
 
+/// The first port that every user may bind, at one address; at all addresses they may bind any.
+pub fn unprivileged_start() -> u16 {
+    1024
+}
+
 pub fn ephemeral_start() -> u16 {
     calls::sysctl(c"net.inet.ip.portrange.first")
         .ok()

@@ -18,7 +18,7 @@ mod who;
 
 pub use free::{bound, can_be_had, is_here, is_private, knock, private};
 pub use holders::{Depth, holders, listening_of};
-pub use kernel::{listener_at, sockets_of, unix};
+pub use kernel::{listener_at, sockets_of, unix, unprivileged_start};
 pub use server::{Server, ServerAddress, Stranger};
 pub use socket::Socket;
 pub use who::{Holder, UNSEEN, holder, in_the_way_of, who};

@@ -10,6 +10,7 @@ mod plan;
 mod remaining_steps;
 mod request;
 mod test_start;
+mod socket_place;
 
 pub use self::request::{ChosenOption, InstallRequest, ServiceManagerKind};
 

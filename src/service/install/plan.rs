@@ -11,6 +11,8 @@ use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
+use super::socket_place;
+use crate::os::port;
 use crate::os::process;
 use crate::os::working_directory::by_link;
 use crate::service::error::ServiceError;
@@ -24,9 +26,6 @@ use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject, Un
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
 use crate::text::shell;
-
-/// Ports below are root's where the kernel does not say otherwise.
-const LOW_PORTS: u16 = 1024;
 
 /// What the machine and the caller are.
 pub(super) struct InstallFacts {
@@ -51,10 +50,6 @@ impl InstallFacts {
         let sudo_user = env
             .text("SUDO_USER")
             .filter(|_| nix::unistd::geteuid().is_root());
-        let low_ports = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(LOW_PORTS);
         Ok(Self {
             bin_dir: bin_dir(&path)?,
             place: Invocation {
@@ -71,7 +66,7 @@ impl InstallFacts {
             },
             is_root: nix::unistd::geteuid().is_root(),
             sudo_user,
-            low_ports,
+            low_ports: port::unprivileged_start(),
         })
     }
 }
@@ -144,6 +139,8 @@ impl InstallPlan {
         refuse_nothing(&contents.config, &layout.config_file(&contents.instance))?;
         let unit = unit_plan(request, facts, &contents)?;
         refuse_hidden_tmp(&unit, &contents.config)?;
+        let listen = &contents.config.gateway.listen;
+        socket_place::refuse_closed(&unit, layout, &instance, listen)?;
         let (files, former_socket) = files(layout, &unit, &contents)?;
         let installed = Installed {
             instance,

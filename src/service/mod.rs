@@ -24,6 +24,7 @@ mod start_stop;
 mod uninstall;
 mod unit_quoting;
 pub mod unit_text;
+mod version_manager;
 mod wait_ready;
 
 pub use address_claim::address_claim;
@@ -39,4 +40,5 @@ pub use start_stop::{
     configuration, is_inside, read_configuration, restart, run_outside, select, start, state, stop,
 };
 pub use uninstall::uninstall;
+pub use version_manager::version_manager;
 pub use wait_ready::ways_on;

@@ -152,7 +152,12 @@ fn absolute(command: &[String], place: &Invocation) -> Result<Vec<String>, Servi
             error.next(format!("command -v {program}   (looked in {})", place.path))
         });
     };
-    Ok(std::iter::once(utf8(&found)?)
+    // The links of fnm end with the session of the shell.
+    let ends = found
+        .components()
+        .any(|part| part.as_os_str() == "fnm_multishells");
+    let lasting = ends.then(|| found.canonicalize().ok()).flatten();
+    Ok(std::iter::once(utf8(&lasting.unwrap_or(found))?)
         .chain(args.iter().cloned())
         .collect())
 }

@@ -6,6 +6,7 @@ mod config_text;
 mod file_transaction;
 mod instance_files;
 mod launchd_preview;
+mod notes;
 mod plan;
 mod remaining_steps;
 mod request;

@@ -9,18 +9,17 @@ use super::chosen::{self, UnitChoices};
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
+use super::notes;
 use super::request::InstallRequest;
-use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use super::socket_place;
+use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::os::port;
-use crate::os::process;
 use crate::os::working_directory::by_link;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
 use crate::service::rights::{Rights, more_rights};
-use crate::service::sandbox::Sandbox;
 use crate::service::start_stop::several;
 use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject, UnitTextError};
 use crate::state::paths::Scope;
@@ -149,7 +148,7 @@ impl InstallPlan {
             path: layout.units.join(unit.service_name()),
             socket: request.socket.then(|| unit.socket_name()),
         };
-        let mut notes = notes(&unit, &contents);
+        let mut notes = notes::of(&unit, &contents);
         let kept = chosen::kept(asked, contents.base.clone(), &before);
         if !kept.is_empty() {
             notes.push(format!(
@@ -330,41 +329,6 @@ fn files(
         files.push(socket);
     }
     Ok((files, former.then(|| unit.socket_name())))
-}
-
-/// What the operator should know of this plan.
-fn notes(unit: &UnitPlan, contents: &InstanceFiles) -> Vec<String> {
-    let dynamic = unit.is_dynamic();
-    let notes = [
-        (
-            unit.scope == Scope::User && unit.sandbox == Sandbox::Strict,
-            "in user scope `strict` is the same as `app`: the rest of it takes a privileged manager",
-        ),
-        (
-            dynamic,
-            "it runs as a temporary user (DynamicUser); --run-as USER chooses another",
-        ),
-        (
-            is_of_its_user(unit),
-            "its program lies where its user can replace it, and so can its servers; gateway and gatewayctl in /usr/local/bin, and install from there, keep them from it",
-        ),
-        (
-            dynamic && contents.tells_in_command(),
-            "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole",
-        ),
-    ];
-    let holding = notes.into_iter().filter(|(holds, _)| *holds);
-    holding.map(|(_, note)| note.to_owned()).collect()
-}
-
-/// Whether the user of a machine's service can replace the program of it.
-fn is_of_its_user(unit: &UnitPlan) -> bool {
-    match (unit.scope, &unit.run_as) {
-        (Scope::System, RunAs::User(name)) => account(name).is_ok_and(|user| {
-            process::can_replace(user.uid.as_raw(), &unit.bin_dir.join("gateway"))
-        }),
-        _ => false,
-    }
 }
 
 /// Another command on another address is most likely meant as a second gateway, not as the end of

@@ -5,23 +5,9 @@ use std::path::Path;
 use crate::diagnose::doctor::facts::{DoctorFacts, is_temporary};
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
 use crate::os::process;
+use crate::service::version_manager;
 use crate::state::paths::Scope;
 use crate::text::shell;
-
-/// Directories of version managers: their files disappear with the version.
-const VERSION_MANAGERS: [(&str, &str); 11] = [
-    ("/.nvm/", "nvm"),
-    ("/.fnm/", "fnm"),
-    ("/fnm_multishells/", "fnm"),
-    ("/fnm/node-versions/", "fnm"),
-    ("/.asdf/", "asdf"),
-    ("/.volta/", "volta"),
-    ("/mise/installs/", "mise"),
-    ("/mise/shims/", "mise"),
-    ("/.pyenv/", "pyenv"),
-    ("/.rbenv/", "rbenv"),
-    ("/.sdkman/", "sdkman"),
-];
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -133,16 +119,17 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         code: "command-version-manager",
-        title: "a sidecar's program belongs to a version manager",
-        why: "Its path names one version or depends on a shell's set-up: it disappears when that \
-               version is removed or the set-up changes.",
-        cure: "Use an interpreter of the system, or a path that survives upgrades.",
+        title: "a sidecar's program belongs to one version of a version manager",
+        why: "Its path names one version, or one session of a shell: it disappears when that is \
+               removed or ends.",
+        cure: "Use an interpreter of the system, or a path that survives upgrades, as the version \
+               manager's shim.",
         judge: |facts| {
             let config = facts.config.get();
             let (name, word, by) = config.sidecar.iter().find_map(|(name, spec)| {
                 // The program, or the script that it runs.
                 let mut words = spec.command.iter().take(2);
-                words.find_map(|word| Some((name, word, manager(word)?)))
+                words.find_map(|word| Some((name, word, version_manager(word)?)))
             })?;
             let interpreter = Path::new(word)
                 .file_name()
@@ -215,12 +202,6 @@ fn temporary(facts: &DoctorFacts) -> Option<Problem> {
     let cure =
         "copy it to a permanent directory, such as /usr/local/bin or /opt, and install again";
     Problem::at(place, message, advice(cure))
-}
-
-/// The version manager that a path belongs to.
-fn manager(path: &str) -> Option<&'static str> {
-    let mut managers = VERSION_MANAGERS.into_iter();
-    managers.find_map(|(part, name)| path.contains(part).then_some(name))
 }
 
 /// A key of a sidecar in the configuration, as a place.

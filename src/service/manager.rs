@@ -266,16 +266,19 @@ impl Manager {
         state.unwrap_or_default().into()
     }
 
-    /// Makes the units start at boot (or at login).
+    /// Makes the units start at boot (or at login). Like systemctl, it has the manager read the links that
+    /// this makes: else `systemctl status` calls the unit disabled, and warns that it changed on disk.
     pub async fn enable(&self, units: &[&str]) -> Result<(), ServiceError> {
         let enabled = self.proxy.enable_unit_files(units, false, false).await;
-        or_explain(enabled, &format!("enable {}", units.join(" "))).map(drop)
+        or_explain(enabled, &format!("enable {}", units.join(" ")))?;
+        self.daemon_reload().await
     }
 
-    /// Makes them not start any more.
+    /// Makes them not start any more, which the manager learns as with [`enable`](Self::enable).
     pub async fn disable(&self, units: &[&str]) -> Result<(), ServiceError> {
         let disabled = self.proxy.disable_unit_files(units, false).await;
-        or_explain(disabled, &format!("disable {}", units.join(" "))).map(drop)
+        or_explain(disabled, &format!("disable {}", units.join(" ")))?;
+        self.daemon_reload().await
     }
 }
 

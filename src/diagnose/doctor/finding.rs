@@ -98,7 +98,15 @@ impl Problem {
         wanted: &str,
     ) -> Option<Self> {
         let next = unit.set(&format!("{key}={wanted}"));
-        Self::at(unit.place(key), format!("{key}={value}"), command(next))
+        let value = value.to_string();
+        // The line may have changed since systemd read it.
+        let is_read =
+            !unit.properties.needs_reload || unit.value(key).is_none_or(|line| line == value);
+        let place = match is_read {
+            true => unit.place(key),
+            false => format!("{}, as systemd read it last", unit.name()),
+        };
+        Self::at(place, format!("{key}={value}"), command(next))
     }
 }
 

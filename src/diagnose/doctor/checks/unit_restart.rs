@@ -160,12 +160,15 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Set WatchdogSec=30.",
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
-            // For a running service systemd reports the value at its start.
-            let off = matches!(unit.value("WatchdogSec"), Some("0" | "infinity"));
-            if properties.watchdog.is_some() && !off {
-                return None;
-            }
-            Problem::setting(unit, "WatchdogSec", "0", "30")
+            // systemd reports the value at the last start, and 0 for a service that was not started: what
+            // its files say counts.
+            let value = match unit.value("WatchdogSec") {
+                Some(off @ ("0" | "infinity" | "")) => off,
+                Some(_) => return None,
+                None if properties.watchdog.is_some() => return None,
+                None => "0",
+            };
+            Problem::setting(unit, "WatchdogSec", value, "30")
         },
         ..Check::WARNING
     },

@@ -23,6 +23,9 @@ pub fn is_on() -> bool {
     Path::new(LINGERING).join(user_name()).exists()
 }
 
+/// What somebody should know for whom it was turned on.
+pub(super) const IS_ON: &str = "lingering is on now: your services run without a login, and from boot on; uninstall of your last gateway turns it off again";
+
 /// Turns it on and remembers that it was us. What the caller must do instead, where that is not
 /// permitted.
 ///

@@ -860,8 +860,11 @@ fn lingering_is_turned_on_and_off_again_by_whom_it_was_turned_on() {
     };
     let lingers = || systemd.path("/var/lib/systemd/linger/root").exists();
     assert!(!lingers());
-    user(&["install", "--now", "--", "node", NODE_APP, "{port}"]);
-    assert!(lingers());
+    let said = user(&["install", "--now", "--", "node", NODE_APP, "{port}"]);
+    assert!(
+        lingers() && said.contains("note: lingering is on now"),
+        "{said}"
+    );
     user(&["uninstall"]);
     assert!(!lingers());
     systemd.must(&["loginctl", "enable-linger", "root"]);

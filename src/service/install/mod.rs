@@ -213,7 +213,9 @@ async fn prepare(
         manager.disable(&[socket]).await?;
     }
     if todo.linger {
-        linger::turn_on(&facts.layout).await
+        say("turning lingering on, so that it runs without a login");
+        let failed = linger::turn_on(&facts.layout).await?;
+        Ok(Some(failed.unwrap_or_else(|| linger::IS_ON.to_owned())))
     } else {
         Ok(None)
     }

@@ -82,7 +82,11 @@ fn shown(line: &str, file: &EnvFile) {
 
 /// The settings of the units of a plan.
 fn settings(plan: &UnitPlan, log: &Path) -> Option<Vec<(String, String, String)>> {
-    let units = [plan.service(), plan.socket(), plan.proof(log)];
+    let units = [
+        plan.service(),
+        plan.socket(),
+        plan.proof(log, std::time::Duration::from_secs(90)),
+    ];
     let mut all = Vec::new();
     for unit in units {
         all.extend(unit_file(&unit.ok()?).expect("lines that systemd can read"));

@@ -212,7 +212,11 @@ impl BuildPlan {
 
     async fn settle(&self, slot: &Slot) -> Result<(), BuildError> {
         let name = slot.name().to_owned();
-        match slot.sidecar().settled().await {
+        let slow = |text: &str| {
+            let text = format!("{name} {text}");
+            self.report.tell(ProgressStage::Starting, text);
+        };
+        match slot.sidecar().settled_telling(slow).await {
             Ok(address) => {
                 let text = format!("{name} is ready on {address}");
                 self.report.tell(ProgressStage::Ready, text);

@@ -114,12 +114,12 @@ impl Slot {
     ) -> Result<(), Arc<SidecarFailure>> {
         let old = self.spec();
         self.release(time, holds, report).await;
-        let replaced = self.run(context, spec, false).await;
+        let replaced = self.run(context, spec, false, Some(report)).await;
         if let Err(failure) = &replaced {
             let text = format!("{} {}; starting what ran before", self.name, failure.cause);
             report.tell(ProgressStage::Restoring, text);
             // It may fail, too: then it is tried again until it runs, with the cause at the door.
-            let _ = self.run(context, &old, true).await;
+            let _ = self.run(context, &old, true, Some(report)).await;
         }
         replaced
     }
@@ -167,7 +167,7 @@ impl Slot {
     pub async fn resume(&self, context: &Arc<GatewayContext>) {
         let spec = self.spec();
         // It may fail: then it is tried again until it runs, with the cause at the door.
-        let _ = self.run(context, &spec, true).await;
+        let _ = self.run(context, &spec, true, None).await;
     }
 
     async fn run(
@@ -175,6 +175,7 @@ impl Slot {
         context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
         persist: bool,
+        report: Option<&Reporter>,
     ) -> Result<(), Arc<SidecarFailure>> {
         self.backend.tickets.set_patience(spec.live.stalled.0);
         self.backend.tickets.streams.go_on();
@@ -182,7 +183,12 @@ impl Slot {
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.
         *lock(&self.running) = next;
-        sidecar.settled().await.map(drop)
+        let slow = |text: &str| {
+            if let Some(report) = report {
+                report.tell(ProgressStage::Starting, format!("{} {text}", self.name));
+            }
+        };
+        sidecar.settled_telling(slow).await.map(drop)
     }
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done

@@ -29,6 +29,9 @@ const LAST_WORDS: usize = 6;
 /// Among how many of its last messages an error is looked for: what is quoted follows it.
 const LOOKED_AT: usize = 12;
 
+/// How many characters of a line are shown while it starts.
+const LINE_SHOWN: usize = 200;
+
 /// The priority of an error (syslog(3)).
 const ERROR: u8 = 3;
 
@@ -317,13 +320,35 @@ pub fn journalctl(scope: Scope, unit: &str) -> String {
     format!("journalctl{} -u {unit}", user_flag(scope))
 }
 
+/// The newest line of a service and of its servers in the journal; none where it cannot be read, or has
+/// none of this boot.
+pub(super) fn newest_line(scope: Scope, unit: &str) -> Option<String> {
+    let (flags, field) = journal_of(scope);
+    let arguments = [
+        "--boot".to_owned(),
+        "--output-fields=MESSAGE".to_owned(),
+        "--lines=1".to_owned(),
+        format!("{field}={unit}"),
+    ];
+    let arguments = flags.iter().map(|flag| (*flag).to_owned()).chain(arguments);
+    let entries = journal::entries(arguments).ok()?;
+    let text = journal::text(entries.last()?, "MESSAGE")?;
+    let line = text.lines().next()?.chars().take(LINE_SHOWN).collect();
+    Some(line)
+}
+
+/// The flags of journalctl and the field by which the lines of a service are found that it printed.
+fn journal_of(scope: Scope) -> (&'static [&'static str], &'static str) {
+    match scope {
+        Scope::System => (&[], "_SYSTEMD_UNIT"),
+        Scope::User => (&["--user"], "_SYSTEMD_USER_UNIT"),
+    }
+}
+
 /// What a service itself wrote to the journal last; none where it cannot be read. From its last error
 /// on: a gateway that cannot start quotes there what its sidecar printed about it.
 pub fn last_words(scope: Scope, unit: &str) -> Vec<String> {
-    let (flags, field): (&[&str], _) = match scope {
-        Scope::System => (&[], "_SYSTEMD_UNIT"),
-        Scope::User => (&["--user"], "_SYSTEMD_USER_UNIT"),
-    };
+    let (flags, field) = journal_of(scope);
     let arguments = [
         "--boot".to_owned(),
         "--output-fields=MESSAGE,PRIORITY".to_owned(),

@@ -1,16 +1,25 @@
 //! Start, stop and restart of an installed gateway, each awaited to its end.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval_at};
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
-use super::manager::{JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, systemctl};
+use super::manager::{
+    JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, newest_line, systemctl,
+};
 use super::report::{Driven, DrivenOutcome};
 use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides, TEXT_MAX, regular_file};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
+
+/// How often a start or a stop that takes long is told of: most take less.
+const TELL_SLOW: Duration = Duration::from_secs(5);
 
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
@@ -167,7 +176,17 @@ pub(super) async fn run_unit(
         Job::Reload => "reloading",
     };
     say(&format!("{doing} {name}"));
-    match manager.job(job, name, JOB_LIMIT).await? {
+    let work = manager.job(job, name, JOB_LIMIT);
+    let slow = async |waited| {
+        let status = manager.state(name).await.unwrap_or_default().status_text;
+        say(&slow_job(
+            doing,
+            waited,
+            &status,
+            newest_line(unit.scope, name),
+        ));
+    };
+    match telling_slow(work, slow).await? {
         Word::Known(JobResult::Done) => Ok(()),
         Word::Other(result) => {
             let state = manager.state(name).await.unwrap_or_default();
@@ -185,6 +204,36 @@ pub(super) async fn run_unit(
             Err(error.quoting(words).next(next))
         }
     }
+}
+
+/// Does work that may take long; `slow` tells of it meanwhile, and learns how long it has taken.
+pub(super) async fn telling_slow<T>(
+    work: impl Future<Output = T>,
+    slow: impl AsyncFn(Duration),
+) -> T {
+    let begun = Instant::now();
+    let mut due = interval_at(begun + TELL_SLOW, TELL_SLOW);
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = due.tick() => slow(begun.elapsed()).await,
+        }
+    }
+}
+
+/// A line on a job that takes long: what the service says about itself, and what it or a server of it
+/// printed last.
+fn slow_job(doing: &str, waited: Duration, status: &str, printed: Option<String>) -> String {
+    let status = match status {
+        "" => String::new(),
+        status => format!(": {status}"),
+    };
+    let printed = printed.map_or(String::new(), |line| format!("; it printed last: {line}"));
+    format!(
+        "still {doing} after {} s{status}{printed}",
+        waited.as_secs()
+    )
 }
 
 /// Refuses what would end the process that asks.

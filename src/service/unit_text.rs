@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::sandbox::Sandbox;
 use super::unit_quoting;
@@ -204,7 +205,7 @@ impl UnitPlan {
     ///
     /// It has directories of its own, so that it never touches those of a running instance, and
     /// writes what it says to `log`.
-    pub fn proof(&self, log: &Path) -> Result<String, UnitTextError> {
+    pub fn proof(&self, log: &Path, limit: Duration) -> Result<String, UnitTextError> {
         let instance = self.subject.name();
         let mut out = UnitText::default();
         out.section("Unit");
@@ -218,7 +219,7 @@ impl UnitPlan {
         out.line("ExecStart", self.exec("gateway", &check)?);
         self.environment(&mut out)?;
         self.identity(&mut out);
-        out.line("TimeoutStartSec", "90");
+        out.line("TimeoutStartSec", limit.as_secs());
         out.line("KillMode", "mixed");
         out.line("LimitNOFILE", NOFILE);
         out.line("ConfigurationDirectory", "gateway");

@@ -108,6 +108,27 @@ impl Sidecar {
         self.control.retry.notify_waiters();
     }
 
+    /// Waits until the first start succeeded or failed; `slow` hears now and then of one that takes long, as
+    /// "is still starting …".
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn settled_telling(
+        &self,
+        mut slow: impl FnMut(&str),
+    ) -> Result<SocketAddr, Arc<SidecarFailure>> {
+        let mut told = self.control.slow.subscribe();
+        let settled = self.settled();
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                settled = &mut settled => return settled,
+                // The handle has the sender, so this is no error.
+                Ok(()) = told.changed() => slow(&told.borrow_and_update()),
+            }
+        }
+    }
+
     /// Waits until the first start succeeded or failed.
     ///
     /// # Errors

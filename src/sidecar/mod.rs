@@ -26,4 +26,5 @@ mod state;
 pub use environment::{Inherited, started_from};
 pub use handle::Sidecar;
 pub use oneshot::oneshot;
+pub use runner::EXTENSIONS;
 pub use state::{SidecarFailure, SidecarNews, SidecarStart, SidecarState};

@@ -261,7 +261,7 @@ impl ReadinessProbe<'_> {
 fn unanswered(address: SocketAddr) -> Hint {
     Hint {
         text: format!(
-            "listens on {address} and has not answered HEAD /: if it takes long to load, start_timeout (`--start-timeout`) gives it more time; if it never answers that, `--ready /PATH` names a path that it answers"
+            "listens on {address} and has not answered HEAD /: it may take long to load; if it never answers that, `--ready /PATH` names a path that it answers"
         ),
         hopeless: false,
     }

@@ -25,7 +25,7 @@ use crate::text::human::span;
 use crate::text::log::SidecarLog;
 
 /// A start that goes on printing may take this many start timeouts, no more.
-const EXTENSIONS: u32 = 10;
+pub const EXTENSIONS: u32 = 10;
 
 /// A sidecar that listens elsewhere, and prints nothing, has this long to listen on its assigned port.
 const HOPELESS: Duration = Duration::from_secs(10);
@@ -337,20 +337,25 @@ impl Runner {
                 }
                 None => "it has printed nothing".to_owned(),
             };
-            info!(
-                SIDECAR = name,
-                "[gateway] sidecar {name} is still starting after {waited} s; {printed}"
-            );
+            let text = format!("is still starting after {waited} s; {printed}");
+            info!(SIDECAR = name, "[gateway] sidecar {name} {text}");
+            self.control.slow.send_replace(text);
         }
     }
 
     /// Ends a process that was not ready in time.
     async fn give_up(&self, process: ChildProcess, begun: Instant, run: &Run<'_>) -> Death {
+        let limit = self.start.spec.start_timeout;
+        let more =
+            format!("; if it only needs longer: --start-timeout (start_timeout, {limit} now)");
         let why = match &*self.state.borrow() {
             SidecarState::Starting {
                 hint: Some(hint), ..
-            } => format!("; it {}", hint.text),
-            _ => String::new(),
+            } if hint.hopeless => format!("; it {}", hint.text),
+            SidecarState::Starting {
+                hint: Some(hint), ..
+            } => format!("; it {}{more}", hint.text),
+            _ => more,
         };
         let last_words = self.last_words(run.output);
         process.stop(self.start.spec.stop_timeout.0).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -66,6 +66,8 @@ pub struct SidecarControl {
     /// Ends the wait before the next start.
     pub retry: Notify,
     pub secrets: Arc<SecretLines>,
+    /// What was said last of a start that takes long, as "is still starting …".
+    pub slow: watch::Sender<String>,
     /// A restart by its own means that somebody waits for.
     pub own_restart: Mutex<Option<OwnRestartCall>>,
     /// Such a restart is asked for.

@@ -10,8 +10,8 @@ mod notes;
 mod plan;
 mod remaining_steps;
 mod request;
-mod test_start;
 mod socket_place;
+mod test_start;
 
 pub use self::request::{ChosenOption, InstallRequest, ServiceManagerKind};
 
@@ -187,7 +187,7 @@ async fn prepare(
 ) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("test-starting the command in a temporary unit");
-        test_start::prove(manager, &facts.layout, &plan.unit, &plan.redactor).await?;
+        test_start::prove(manager, &facts.layout, plan, say).await?;
     }
     // The proof unit is gone, too.
     manager.daemon_reload().await?;

@@ -6,16 +6,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::regular_file;
+use super::plan::InstallPlan;
+use crate::config::{Config, SidecarSpec, regular_file};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::manager::{Job, Manager, UnitState};
+use crate::service::start_stop::{Say, telling_slow};
 use crate::service::unit_text::UnitPlan;
+use crate::sidecar::EXTENSIONS;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
-use crate::text::redact::Redactor;
 
-/// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
-const PROOF_LIMIT: Duration = Duration::from_secs(120);
+/// What systemd and the gateway need besides the servers.
+const OVERHEAD: Duration = Duration::from_secs(30);
+
+/// How much longer than the proof unit's own limit its end is waited for: a manager may not answer.
+const MANAGER: Duration = Duration::from_secs(30);
 
 /// How much of the output is read, from its end, in bytes: the servers print what they like.
 const OUTPUT_MAX: u64 = 64 * 1024;
@@ -41,9 +46,16 @@ impl Drop for TestUnitFiles {
 pub(super) async fn prove(
     manager: &Manager,
     layout: &Layout,
-    plan: &UnitPlan,
-    redactor: &Redactor,
+    plan: &InstallPlan,
+    say: Say<'_>,
 ) -> Result<(), ServiceError> {
+    let InstallPlan {
+        unit: plan,
+        contents,
+        redactor,
+        ..
+    } = plan;
+    let limit = limit_of(&contents.config);
     let name = format!(
         "gateway-proof-{}.service",
         plan.subject.stem().replace('@', "-")
@@ -51,7 +63,7 @@ pub(super) async fn prove(
     let unit = layout.runtime_units.join(&name);
     let log = layout.runtime.join(format!("{name}.log"));
     let text = plan
-        .proof(&log)
+        .proof(&log, limit)
         .map_err(|error| ServiceError::failed(error.to_string()))?;
     let trace = TestUnitFiles(vec![unit.clone(), log.clone()]);
     std::fs::create_dir_all(&layout.runtime_units)
@@ -59,15 +71,40 @@ pub(super) async fn prove(
     std::fs::write(&unit, text).map_err(|error| ServiceError::file("write", &unit, &error))?;
     fresh(&log).map_err(|error| ServiceError::file("write", &log, &error))?;
     manager.daemon_reload().await?;
-    let ended = manager.job(Job::Start, &name, PROOF_LIMIT).await;
+    let slow = async |waited: Duration| {
+        let output = end_of(&log).unwrap_or_default();
+        let printed = output.lines().rfind(|line| !line.trim().is_empty());
+        let printed = match printed {
+            Some(line) => format!("it printed last: {}", redactor.text(line)),
+            None => "it has printed nothing".to_owned(),
+        };
+        say(&format!(
+            "still starting after {} s; {printed}",
+            waited.as_secs()
+        ));
+    };
+    let job = manager.job(Job::Start, &name, limit + MANAGER);
+    let ended = telling_slow(job, slow).await;
     let state = manager.state(&name).await;
     let output = end_of(&log).unwrap_or_default();
     manager.reset_failed(&name).await;
     drop(trace);
     match ended? {
         Word::Known(JobResult::Done) => Ok(()),
-        Word::Other(result) => Err(failure(plan, &state?, &result, &redactor.text(&output))),
+        Word::Other(result) => Err(failure(
+            plan,
+            &state?,
+            &result,
+            (&redactor.text(&output), limit),
+        )),
     }
+}
+
+/// How long the test start may take: as long as the slowest server, which goes on printing, and its stop.
+fn limit_of(config: &Config) -> Duration {
+    let longest = |spec: &SidecarSpec| spec.start_timeout.0 * EXTENSIONS + spec.stop_timeout.0;
+    let all = config.sidecar.values().map(longest);
+    all.max().unwrap_or_default() + OVERHEAD
 }
 
 /// The last words in a log.
@@ -91,14 +128,19 @@ fn fresh(log: &Path) -> std::io::Result<()> {
         .map(drop)
 }
 
-fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> ServiceError {
+fn failure(
+    plan: &UnitPlan,
+    state: &UnitState,
+    result: &str,
+    (output, limit): (&str, Duration),
+) -> ServiceError {
     let lines: Vec<&str> = output
         .lines()
         .map(str::trim_end)
         .filter(|line| !line.is_empty())
         .collect();
     let last = lines.split_at(lines.len().saturating_sub(LAST_LINES)).1;
-    let cause = cause(plan, state, result);
+    let cause = cause(plan, state, result, limit);
     ServiceError::failed(format!("the command does not start as a service ({cause}); nothing was changed"))
         .quoting(last)
         .next(format!("gateway check --start -- COMMAND   (tries it here, without the service's user and sandbox, now `{}`)", plan.sandbox))
@@ -106,7 +148,7 @@ fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> Se
 
 /// systemd's own exit codes, for what went wrong before the gateway ran (systemd.exec(5), "Process
 /// Exit Codes").
-fn cause(plan: &UnitPlan, state: &UnitState, result: &str) -> String {
+fn cause(plan: &UnitPlan, state: &UnitState, result: &str, limit: Duration) -> String {
     let program = plan.bin_dir.join("gateway").display().to_string();
     let known = match &state.result {
         Word::Known(known) => *known,
@@ -124,7 +166,7 @@ fn cause(plan: &UnitPlan, state: &UnitState, result: &str) -> String {
             "systemd may not drop capabilities here: try --sandbox off".to_owned()
         }
         (ServiceResult::ExitCode, status) => format!("exit code {status}"),
-        (ServiceResult::Timeout, _) => "not ready within 90 s".to_owned(),
+        (ServiceResult::Timeout, _) => format!("not ready within {} s", limit.as_secs()),
         (ServiceResult::Signal | ServiceResult::CoreDump, signal) => {
             format!("killed by signal {signal}")
         }

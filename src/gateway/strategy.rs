@@ -57,6 +57,8 @@ pub struct StrategyFacts<'a> {
     pub drainers: usize,
     /// Whether a sidecar restarts by its own means, which keeps its processes.
     pub by_own_means: bool,
+    /// Whether the sidecars wait to be started, as after crashes: nothing serves that could hand over.
+    pub waits: bool,
 }
 
 /// Where, and why there.
@@ -90,7 +92,9 @@ pub struct StrategyRefusal {
 /// [`StrategyRefusal`] when a fresh process was asked for and there is no way to one that loses
 /// nothing.
 pub fn choose(facts: &StrategyFacts<'_>) -> Result<StrategyChoice, StrategyRefusal> {
-    let wanted = if facts.fresh || facts.update {
+    let wanted = if facts.waits {
+        waiting(facts)?
+    } else if facts.fresh || facts.update {
         fresh(facts)?
     } else {
         plain(facts)
@@ -99,6 +103,22 @@ pub fn choose(facts: &StrategyFacts<'_>) -> Result<StrategyChoice, StrategyRefus
 }
 
 type WantedStrategy = (Strategy, String);
+
+/// A restart of a gateway that waits before it starts its sidecars.
+fn waiting(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
+    let what = "its sidecars wait to be started";
+    if facts.fresh || facts.update {
+        return Err(StrategyRefusal {
+            why: format!(
+                "{what}, and only a gateway that serves hands over to a fresh process: `gatewayctl restart` starts them now; or stop and start it, which takes a fresh process, too"
+            ),
+        });
+    }
+    Ok((
+        Strategy::InProcess,
+        format!("{what}, and a restart starts them now"),
+    ))
+}
 
 /// A restart that does not need a fresh process.
 fn plain(facts: &StrategyFacts<'_>) -> WantedStrategy {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::budget::{EXTEND_BY, EndBudget, KillTime, PlannedEnd, Surroundings};
-use super::lifecycle::FORCE_EXIT;
+use super::lifecycle::{FORCE_EXIT, Phase};
 use super::outbox::Outbox;
 use super::strategy::{StrategyChoice, StrategyFacts, StrategyRefusal, choose};
 use crate::config::{Config, Env};
@@ -177,6 +177,7 @@ impl Supervision {
         config: &Config,
         params: &RestartParams,
         drainers: usize,
+        phase: &Phase,
     ) -> Result<StrategyChoice, StrategyRefusal> {
         let unit = self.unit.as_ref();
         choose(&StrategyFacts {
@@ -191,6 +192,7 @@ impl Supervision {
             drainers,
             by_own_means: !params.force
                 && config.sidecar.values().any(|spec| spec.reload.is_some()),
+            waits: matches!(phase, Phase::Waiting { .. }),
         })
     }
 }

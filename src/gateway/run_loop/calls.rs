@@ -267,7 +267,9 @@ impl Gateway {
     ) -> Result<Placement, StrategyRefusal> {
         let drainers = self.predecessor.predecessors.len();
         let config = &self.material.loaded.config;
-        let choice = self.supervision.choose(config, params, drainers)?;
+        let choice = self
+            .supervision
+            .choose(config, params, drainers, self.machine.phase())?;
         Ok(match choice.strategy {
             Strategy::InProcess => Placement::Here,
             Strategy::Respawn { waiter } => {

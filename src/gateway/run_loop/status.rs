@@ -172,6 +172,7 @@ impl Gateway {
                     &loaded.config,
                     &RestartParams::default(),
                     self.predecessor.predecessors.len(),
+                    self.machine.phase(),
                 )
                 .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
                 .into(),

@@ -23,6 +23,7 @@ fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
         holder: false,
         drainers: 0,
         by_own_means: false,
+        waits: false,
     }
 }
 
@@ -239,4 +240,22 @@ fn a_sidecar_that_restarts_by_its_own_means_keeps_the_process_unless_a_fresh_one
         strategy(with_mode(RestartMode::Respawn, own)),
         Some(RESPAWN)
     );
+}
+
+#[test]
+fn a_throttled_gateway_starts_its_sidecars_in_its_own_process_and_says_so() {
+    let verdict = systemd();
+    let waits = StrategyFacts {
+        can_speak_mainpid: true,
+        waits: true,
+        ..facts(&verdict)
+    };
+    let choice = choose(&waits).unwrap();
+    assert_eq!(
+        choice.to_string(),
+        "in-process: its sidecars wait to be started, and a restart starts them now"
+    );
+    for asked in [fresh(waits), update(waits)] {
+        assert!(refusal(asked).contains("`gatewayctl restart` starts them now"));
+    }
 }

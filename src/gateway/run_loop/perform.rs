@@ -107,7 +107,9 @@ impl Gateway {
     /// This generation drains beside the one that serves, if one does.
     fn overlaps(&mut self, draining: Option<u64>, scene: &mut StepScene) {
         scene.answers.draining = draining;
-        scene.answers.notes = self.requests.notes(draining.is_some());
+        let mut sidecars = self.material.loaded.config.sidecar.values();
+        let unsaid = sidecars.any(|spec| spec.overlap.is_none() && spec.overlaps());
+        scene.answers.notes = self.requests.notes(draining.is_some() && unsaid);
     }
 }
 

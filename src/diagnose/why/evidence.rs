@@ -38,6 +38,30 @@ pub struct EndEvidence {
 }
 
 impl EndEvidence {
+    /// Forgets what was before `installed`, when its unit was written, unless its history is older, too:
+    /// else it was another gateway of this name, which has been uninstalled. The journal and the manager
+    /// keep what they saw of that one.
+    pub fn forget_before(&mut self, installed: Timestamp) {
+        if self.record.first().is_some_and(|line| line.at < installed) {
+            return;
+        }
+        self.journal.retain(|line| line.at >= installed);
+        if let Some(unit) = self
+            .unit
+            .as_mut()
+            .filter(|unit| unit.started.is_some_and(|at| at < installed) && unit.main_pid == 0)
+        {
+            *unit = UnitSnapshot {
+                name: std::mem::take(&mut unit.name),
+                active: unit.active.clone(),
+                sub: unit.sub.clone(),
+                limit_starts: unit.limit_starts,
+                limit_seconds: unit.limit_seconds,
+                ..UnitSnapshot::default()
+            };
+        }
+    }
+
     /// The name of its unit, or of the instance.
     pub fn subject(&self) -> &str {
         self.unit.as_ref().map_or(&self.instance, |unit| &unit.name)

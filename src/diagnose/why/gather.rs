@@ -1,7 +1,11 @@
 //! Gathers the evidence: from the gateway, its manager, its state directory and the journal. Nothing
 //! is changed.
 
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use jiff::Timestamp;
 
 use super::evidence::{EndEvidence, UnitSnapshot};
 use super::journal;
@@ -40,7 +44,22 @@ pub async fn gather(
     if let Some(dir) = state_dir {
         read_state(dir, &mut evidence);
     }
+    let hidden = state_dir.is_some_and(|dir| {
+        dir.read_dir()
+            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    });
+    let installed = unit.filter(|_| !hidden);
+    if let Some(installed) = installed.and_then(|unit| changed(&unit.path)) {
+        evidence.forget_before(installed);
+    }
     evidence
+}
+
+/// When a file came to be what it is.
+fn changed(path: &Path) -> Option<Timestamp> {
+    let facts = path.symlink_metadata().ok()?;
+    let nanos = i32::try_from(facts.ctime_nsec()).ok()?;
+    Timestamp::new(facts.ctime(), nanos).ok()
 }
 
 fn read_state(dir: &Path, evidence: &mut EndEvidence) {

@@ -32,7 +32,7 @@ pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{ChosenOption, InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, Layout, find, installed, state_dirs};
 pub use manager::{UnitState, last_words};
-pub use neighbours::neighbours;
+pub use neighbours::{LocalUser, neighbours, users};
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use rights::{Rights, as_user, more_rights};
 pub use service_process::ServiceProcess;

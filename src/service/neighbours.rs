@@ -22,16 +22,33 @@ pub struct Neighbour {
     pub home: Option<PathBuf>,
 }
 
+/// An ordinary user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalUser {
+    pub name: String,
+    pub uid: u32,
+    pub home: PathBuf,
+}
+
+impl LocalUser {
+    /// The gateways that are installed for this user alone.
+    pub fn installed(&self) -> Vec<Installed> {
+        let mut found = installed(&Env(&variables_of(&self.home)), Some(Scope::User));
+        found.retain(|unit| unit.path.starts_with(&self.home));
+        found
+    }
+}
+
 /// Every installed gateway that can be seen, each once.
 pub fn neighbours(env: &Env<'_>) -> Vec<Neighbour> {
     let own = |unit| Neighbour { unit, home: None };
     let mut found: Vec<_> = installed(env, None).into_iter().map(own).collect();
-    for home in user_homes() {
-        for unit in installed(&Env(&variables_of(&home)), Some(Scope::User)) {
+    let has_units = |user: &LocalUser| user.home.join(".config/systemd/user").is_dir();
+    for user in users().into_iter().filter(has_units) {
+        for unit in user.installed() {
             // What is for all users was seen with the caller's own.
-            let known = found.iter().any(|known| known.unit.path == unit.path);
-            if unit.path.starts_with(&home) && !known {
-                let home = Some(home.clone());
+            if !found.iter().any(|known| known.unit.path == unit.path) {
+                let home = Some(user.home.clone());
                 found.push(Neighbour { unit, home });
             }
         }
@@ -94,21 +111,24 @@ fn variables_of(home: &Path) -> impl Fn(&str) -> Option<OsString> {
     move |name| (name == "HOME").then(|| home.as_os_str().to_owned())
 }
 
-/// The homes of users who have units; empty unless the caller is root, who alone may look.
-fn user_homes() -> Vec<PathBuf> {
+/// The ordinary users; none unless the caller is root, who alone may look into their homes.
+pub fn users() -> Vec<LocalUser> {
     let table = if nix::unistd::geteuid().is_root() {
         std::fs::read_to_string("/etc/passwd").unwrap_or_default()
     } else {
         String::new()
     };
-    let home = |line: &str| {
+    let user = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let uid: u32 = fields.get(2)?.parse().ok()?;
-        let home = Path::new(fields.get(5)?);
-        let has_units = home.join(".config/systemd/user").is_dir();
-        (uid >= FIRST_USER && has_units).then(|| home.to_owned())
+        let user = LocalUser {
+            name: (*fields.first()?).to_owned(),
+            uid,
+            home: fields.get(5)?.into(),
+        };
+        (uid >= FIRST_USER && user.home.is_dir()).then_some(user)
     };
-    table.lines().filter_map(home).collect()
+    table.lines().filter_map(user).collect()
 }
 
 #[cfg(test)]

@@ -38,9 +38,12 @@ impl Paths {
 
     /// The paths of an instance with a state directory of its own.
     pub fn in_state_dir(state: &Path) -> Self {
+        // Servers are told of sockets in it, and have directories of their own; libsystemd takes no
+        // relative $NOTIFY_SOCKET at all.
+        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         Self {
-            state: state.to_owned(),
             control: socket_in(&state.join("run")),
+            state,
         }
     }
 
@@ -69,8 +72,27 @@ impl Paths {
 
     /// The instances that have a control socket, each with the socket's path.
     pub fn instances(env: &Env<'_>, scope: Option<Scope>) -> Vec<(String, PathBuf)> {
+        Self::in_roots(roots(env, scope))
+    }
+
+    /// The same of another user, whom root may ask.
+    pub fn instances_of(uid: u32, home: &Path) -> Vec<(String, PathBuf)> {
+        let runtime = PathBuf::from(format!("/run/user/{uid}/gateway"));
+        Self::in_roots(vec![
+            Root {
+                dir: runtime,
+                in_state: false,
+            },
+            Root {
+                dir: home.join(".local/state/gateway"),
+                in_state: true,
+            },
+        ])
+    }
+
+    fn in_roots(roots: Vec<Root>) -> Vec<(String, PathBuf)> {
         let mut found = BTreeSet::new();
-        for root in roots(env, scope) {
+        for root in roots {
             for entry in std::fs::read_dir(&root.dir).into_iter().flatten().flatten() {
                 let name = entry.file_name().into_string().ok();
                 // Whoever may make a directory there chooses its name.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use super::inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+use super::inspect::{
+    CleanArgs, DoctorArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
+};
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
 
@@ -143,7 +145,9 @@ pub enum CtlCommand {
     /// Show every start, end and restart on record, the newest last
     History(HistoryArgs),
     /// List the gateways that run here or are installed
-    List,
+    ///
+    /// For root, those of the ordinary users, too.
+    List(ListArgs),
     /// Wait until a gateway is ready, stopped, or off its port
     Wait(WaitArgs),
     /// Find misconfigurations, and fix the safe ones

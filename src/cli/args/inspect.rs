@@ -40,6 +40,13 @@ pub struct WaitArgs {
 }
 
 #[derive(Clone, Debug, Default, Args)]
+pub struct ListArgs {
+    /// Print only the names that --instance takes, one a line; asks no gateway
+    #[arg(long, conflicts_with = "json")]
+    pub names: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
     /// Fix what is safe to fix; ends nothing but what a reload replaces, and overwrites no edited file
     #[arg(long)]

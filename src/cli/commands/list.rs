@@ -1,5 +1,7 @@
 //! `gatewayctl list`: what runs here, and what is installed and does not.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -8,7 +10,8 @@ use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::os::process::Stat;
-use crate::state::paths::Scope;
+use crate::service::{self, LocalUser};
+use crate::state::paths::{Paths, Scope};
 use crate::text::human::columns;
 use crate::text::log::escape;
 
@@ -34,6 +37,9 @@ struct ListedGateway {
     /// Whose service manager has the unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<Scope>,
+    /// Whose it is, for root; absent for the machine's and root's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
 }
 
 impl ListedGateway {
@@ -47,6 +53,7 @@ impl ListedGateway {
             control: None,
             unit: None,
             scope: None,
+            user: None,
         }
     }
 }
@@ -65,8 +72,9 @@ pub struct GatewayList {
 pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let services = services::all(ctx).await;
+    let of_users = of_users(ctx, &env).await;
     let mut found = target::alive(&ctx.global, &env);
-    if found.is_empty() && services.is_empty() {
+    if found.is_empty() && services.is_empty() && of_users.is_empty() {
         // If there is none, this error says what to do.
         found.push(Target::find(&ctx.global, &env)?);
     }
@@ -77,11 +85,69 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     for service in services {
         join(&mut instances, &service);
     }
+    instances.extend(of_users);
     for line in table(&instances) {
         ctx.ui.say(line);
     }
     ctx.ui.object(&GatewayList { instances });
     Ok(Exit::Done)
+}
+
+/// Prints the names of the gateways that run here or are installed; none is no error.
+pub fn names(ctx: &Context) -> Exit {
+    let env = Env::real();
+    let scope = target::scope(&ctx.global);
+    let running = Paths::instances(&env, scope)
+        .into_iter()
+        .map(|(name, _)| name);
+    let installed = service::installed(&env, scope);
+    let installed = installed.into_iter().map(|unit| unit.instance);
+    let names: BTreeSet<String> = running.chain(installed).collect();
+    let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+    ctx.ui.page(&lines);
+    Exit::Done
+}
+
+/// The gateways of the ordinary users, for root, who asked for no other one.
+async fn of_users(ctx: &Context, env: &Env<'_>) -> Vec<ListedGateway> {
+    let global = &ctx.global;
+    let is_theirs = target::scope(global).is_none() && target::named_by_path(global, env).is_none();
+    let name = target::wanted_name(global, env);
+    let mut all = Vec::new();
+    if is_theirs {
+        for user in service::users() {
+            all.extend(of_user(&user).await);
+        }
+    }
+    all.retain(|item| name.as_ref().is_none_or(|name| *name == item.instance));
+    all
+}
+
+/// What runs of a user, and what is installed and does not answer. Its service manager is not asked: its
+/// word would be the user's, as that of a gateway is.
+async fn of_user(user: &LocalUser) -> Vec<ListedGateway> {
+    let mut all = Vec::new();
+    for (instance, control) in Paths::instances_of(user.uid, &user.home) {
+        all.extend(running(&Target::at(&instance, control)).await);
+    }
+    for unit in user.installed() {
+        let (name, scope) = (Some(unit.unit), Some(unit.scope));
+        let mut same = all.iter_mut();
+        let same = same.find(|item| item.unit.is_none() && item.instance == unit.instance);
+        if let Some(item) = same {
+            (item.unit, item.scope) = (name, scope);
+        } else {
+            all.push(ListedGateway {
+                unit: name,
+                scope,
+                ..ListedGateway::new(unit.instance, StageWord::NotRunning)
+            });
+        }
+    }
+    for item in &mut all {
+        item.user = Some(user.name.clone());
+    }
+    all
 }
 
 async fn running(target: &Target) -> Option<ListedGateway> {
@@ -155,8 +221,10 @@ fn table(instances: &[ListedGateway]) -> Vec<String> {
         let pid = item
             .pid
             .map_or("no process".to_owned(), |pid| format!("pid {pid}"));
-        let unit = match (&item.unit, item.scope) {
-            (Some(unit), Some(scope)) => format!("{unit} ({scope})"),
+        let unit = match (&item.unit, item.scope, &item.user) {
+            (Some(unit), _, Some(user)) => format!("{unit} (user {user})"),
+            (Some(unit), Some(scope), None) => format!("{unit} ({scope})"),
+            (_, _, Some(user)) => format!("by hand (user {user})"),
             _ => "by hand".to_owned(),
         };
         [

@@ -122,6 +122,15 @@ impl Target {
         }
     }
 
+    /// A gateway that is not selected by flags, at its control socket.
+    pub fn at(instance: &str, control: PathBuf) -> Self {
+        Self {
+            flags: String::new(),
+            instance: instance.to_owned(),
+            control,
+        }
+    }
+
     fn named(instance: &str, control: PathBuf) -> Self {
         Self {
             flags: format!(" --instance {}", shell::word(instance)),

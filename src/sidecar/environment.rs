@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::os::process::Stat;
 use crate::os::working_directory::by_link;
 use crate::supervisor::HINTS;
+use crate::text::log::FILE_VARIABLE;
 use crate::text::redact::Redactor;
 
 /// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the
@@ -20,6 +21,7 @@ const OURS: &[&str] = &[
     "GATEWAY_VIA",
     "GATEWAY_NO_RESPAWN",
     "GATEWAY_STARTUP_TRACE",
+    FILE_VARIABLE,
     PID,
     PID_START,
 ];

@@ -7,8 +7,8 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Value, Visit};
@@ -17,6 +17,8 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use super::log_file::StderrFile;
+pub use super::log_file::VARIABLE as FILE_VARIABLE;
 use super::log_queue::LogQueue;
 pub use crate::text::escape::escape;
 use crate::text::redact::Redactor;
@@ -35,6 +37,7 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// Starts logging. A second call has no effect.
 pub fn init() {
+    let _ = FILE.set(StderrFile::find().map(Mutex::new));
     let ours =
         |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
     let ours = filter_fn(ours).with_max_level_hint(LevelFilter::INFO);
@@ -219,10 +222,37 @@ impl SidecarLog {
     }
 }
 
+/// The file that standard error leads to, if it is one; set by [`init`].
+static FILE: OnceLock<Option<Mutex<StderrFile>>> = OnceLock::new();
+
+/// What tells a process that takes over which file standard error leads to: the name of a variable and its
+/// value. None where it is no file.
+pub fn file_variable() -> Option<(&'static str, PathBuf)> {
+    let file = FILE.get().and_then(Option::as_ref)?;
+    let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    Some((FILE_VARIABLE, file.path().to_owned()))
+}
+
 /// Writes in one piece, so that lines of several threads do not mix. There is no place to report an
 /// error.
 fn print(line: &str) {
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let _ = print_line(line);
+}
+
+/// Writes a whole line to standard error, and follows a file that was moved away.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn print_line(line: &str) -> io::Result<()> {
+    let file = FILE.get().and_then(Option::as_ref);
+    let file = file.map(|file| file.lock().unwrap_or_else(PoisonError::into_inner));
+    let stuck = file.and_then(|mut file| file.follow());
+    let mut stderr = io::stderr().lock();
+    if let Some(why) = stuck {
+        let told = format(Level::WARN, &format!("[gateway] {why}"));
+        stderr.write_all(told.as_bytes())?;
+    }
+    stderr.write_all(line.as_bytes())
 }
 
 /// Hands events to the journal of another thread.

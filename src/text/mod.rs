@@ -4,6 +4,7 @@ pub mod escape;
 pub mod human;
 pub mod last_words;
 pub mod log;
+mod log_file;
 mod log_queue;
 pub mod percent;
 pub mod redact;

@@ -1,7 +1,7 @@
 //! The program of a successor: the file that is on disk now, under the name by which this process
 //! was started.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::os::process::same_file;
 use crate::os::working_directory::by_link;
+use crate::text::log;
 
 /// Environment variables that are meant for this process alone; a successor must not inherit them.
 const ANCESTORS: &[&str] = &[
@@ -20,6 +21,7 @@ const ANCESTORS: &[&str] = &[
     "SYSTEMD_EXEC_PID",
     super::wire::OFFER,
     super::wire::LINK,
+    log::FILE_VARIABLE,
 ];
 
 /// How this process was started.
@@ -76,8 +78,15 @@ impl Program {
             let name = name.to_str();
             name.is_none_or(|name| !ANCESTORS.contains(&name))
         });
+        let pair =
+            |name: &OsStr, value: &OsStr| text(&[name.as_bytes(), b"=", value.as_bytes()].concat());
+        let log = log::file_variable();
+        let log = log
+            .iter()
+            .map(|(name, path)| pair(OsStr::new(name), path.as_os_str()));
         let environment = kept
-            .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+            .map(|(name, value)| pair(name, value))
+            .chain(log)
             .chain(more.map(|(name, fd)| text(format!("{name}={fd}").as_bytes())));
         let directory = self.directory.as_ref();
         let directory = directory.map(|path| text(path.as_os_str().as_bytes()));

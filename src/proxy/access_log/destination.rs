@@ -111,9 +111,7 @@ impl Destination {
             Self::None => None,
             // One by one: other processes may write to the same pipe, which keeps only short writes
             // in one piece.
-            Self::Stderr => each(lines, entries, |line| {
-                io::stderr().lock().write_all(line.as_bytes())
-            }),
+            Self::Stderr => each(lines, entries, log::print_line),
             Self::Journal(journal) => each(lines, entries, |line| {
                 log::to_access_journal(journal, line);
                 Ok(())

@@ -31,6 +31,9 @@ const OURS: &[&str] = &[
 const PID: &str = "GATEWAY_PID";
 const PID_START: &str = "GATEWAY_PID_START";
 
+/// Whether Python writes at once what is printed.
+const PYTHON: &str = "PYTHONUNBUFFERED";
+
 /// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]` and `[recovery]`.
 const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
 
@@ -52,6 +55,7 @@ impl Inherited {
         let environment = std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name)))
             .chain(this_process())
+            .chain(unbuffered(std::env::var_os(PYTHON)))
             .collect();
         Self {
             environment,
@@ -68,6 +72,12 @@ impl Inherited {
             .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         text.for_each(|(name, value)| redactor.learn_env(name, value));
     }
+}
+
+/// Python keeps what it prints in a buffer of some kilobytes where its output is a pipe, and so a server
+/// seemed to print nothing, and its last words were lost. Whoever sets the variable has the last word.
+fn unbuffered(set: Option<OsString>) -> Option<(OsString, OsString)> {
+    set.is_none().then(|| (PYTHON.into(), "1".into()))
 }
 
 /// The variables that name this process.

@@ -68,7 +68,10 @@ pub fn unusable(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     let line = text.lines().next().unwrap_or_default();
     let line = line.strip_prefix("error: ").unwrap_or(line);
-    let error = Exit::Usage.error(line).with_help("gatewayctl --help");
+    let help = args::meant(error).map(|meant| format!("did you mean {meant}?"));
+    let error = Exit::Usage
+        .error(line)
+        .with_help(help.unwrap_or_else(|| "gatewayctl --help".to_owned()));
     Ui::new(&global).object(&ErrorAnswer::new(&error, line));
     Exit::Usage
 }

@@ -37,6 +37,7 @@ pub use model::{
 };
 pub use notice::{DrainNotice, NoticeSignal, Ready};
 pub(crate) use own_address::UpstreamUrl;
+pub(crate) use position::nearest;
 pub use reload::{Reload, ReloadMeans};
 pub use render::{schema, starter, to_toml};
 pub use sidecar::{OutputMode, SidecarSpec, StdinMode, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};

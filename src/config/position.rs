@@ -21,7 +21,7 @@ impl Position {
 
 /// The candidate that `word` was most likely meant to be: more than half of it is right, swapped
 /// letters counting as one slip.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LIKELY: f64 = 0.5;
     known
         .map(|candidate| {

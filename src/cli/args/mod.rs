@@ -13,6 +13,7 @@ pub use gatewayctl::{
     Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, Global, InitArgs, ManArgs,
 };
 pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+pub use read::meant;
 pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
 pub use service::{InstallArgs, UninstallArgs};
 

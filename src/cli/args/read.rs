@@ -6,6 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 use super::{CtlCli, GatewayCli};
+use crate::config;
 
 impl GatewayCli {
     /// Reads a command line. For a command without `--` before it, the error says how to write it.
@@ -33,23 +34,73 @@ impl CtlCli {
         let takes_command = ["inhibit", "install"]
             .into_iter()
             .find(|name| line.iter().skip(1).any(|word| word == name));
-        Self::try_parse_from(line).map_err(|error| match takes_command {
+        let read = Self::try_parse_from(line).map_err(nearest_only);
+        read.map_err(|error| match takes_command {
             Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
             None => error,
         })
     }
 }
 
-/// Names the program to which a command belongs.
-fn of_gatewayctl(mut error: clap::Error) -> clap::Error {
-    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
-        && CtlCli::command().find_subcommand(word).is_some()
+/// The word that was most likely meant by one that is not known, in quotation marks.
+pub fn meant(error: &clap::Error) -> Option<String> {
+    let kinds = [
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+    ];
+    let words = kinds.into_iter().find_map(|kind| error.get(kind))?;
+    match words {
+        ContextValue::String(word) => Some(format!("'{word}'")),
+        // The most similar one is the last.
+        ContextValue::Strings(words) => words.last().map(|word| format!("'{word}'")),
+        _ => None,
+    }
+}
+
+/// Suggests the most similar command only: the others have little in common with what was typed.
+fn nearest_only(mut error: clap::Error) -> clap::Error {
+    let suggested = error.get(ContextKind::SuggestedSubcommand);
+    if let Some(ContextValue::Strings(words)) = suggested
+        && let Some(nearest) = words.last().cloned()
     {
-        let tip = format!("did you mean: gatewayctl {word}");
+        let nearest = ContextValue::Strings(vec![nearest]);
+        error.insert(ContextKind::SuggestedSubcommand, nearest);
+    }
+    error
+}
+
+/// Names the program to which a command belongs, also one that is almost right. What is a program here is
+/// most likely meant as one.
+fn of_gatewayctl(mut error: clap::Error) -> clap::Error {
+    let unknown = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg];
+    let word = unknown.into_iter().find_map(|kind| match error.get(kind) {
+        Some(ContextValue::String(word)) if !word.starts_with('-') => Some(word.clone()),
+        _ => None,
+    });
+    let (Some(word), None) = (word, meant(&error)) else {
+        return error;
+    };
+    let (own, ctl) = (GatewayCli::command(), CtlCli::command());
+    let names = |program: &'static str, command: &clap::Command| {
+        let names = command.get_subcommands().map(clap::Command::get_name);
+        let found = match command.find_subcommand(&word) {
+            Some(known) => Some(known.get_name()),
+            None if is_program(&word) => None,
+            None => config::nearest(&word, names),
+        };
+        found.map(|name| format!("did you mean: {program} {name}"))
+    };
+    if let Some(tip) = names("gateway", &own).or_else(|| names("gatewayctl", &ctl)) {
         let tip = ContextValue::StyledStrs(vec![tip.into()]);
         error.insert(ContextKind::Suggested, tip);
     }
     error
+}
+
+fn is_program(word: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(word).is_file())
 }
 
 /// Adds how the command line is written to an error whose cause is a missing `--`.

@@ -242,16 +242,27 @@ fn every_error_has_its_exit_code_and_its_object() {
 #[test]
 fn completions_load_in_every_shell_that_reads_them() {
     let home = tempfile::tempdir().unwrap();
+    let units = home.path().join(".config/systemd/user");
+    std::fs::create_dir_all(&units).unwrap();
+    let unit = "[Service]\nExecStart=/usr/bin/gateway run --instance wharf\n";
+    std::fs::write(units.join("gateway@wharf.service"), unit).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_gatewayctl"))
+        .parent()
+        .unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     for (shell, check) in [
         (
             "bash",
-            "source ./file && complete -p gatewayctl && complete -p gateway && COMP_WORDS=(gatewayctl wh) COMP_CWORD=1 && _gatewayctl gatewayctl wh gatewayctl && printf '%s\\n' \"${COMPREPLY[@]}\"",
+            "source ./file && complete -p gatewayctl && complete -p gateway && COMP_WORDS=(gatewayctl wh) COMP_CWORD=1 && _gatewayctl gatewayctl wh gatewayctl && printf '%s\\n' \"${COMPREPLY[@]}\" && COMP_WORDS=(gatewayctl why --instance wh) COMP_CWORD=3 && _gatewayctl gatewayctl wh --instance && printf '%s\\n' \"${COMPREPLY[@]}\"",
         ),
         (
             "zsh",
-            "autoload -U compinit && compinit -u -d ./dump && source ./file && whence -w _gatewayctl && print -r -- why: ${(k)_comps[gatewayctl]}$_comps[gatewayctl] && functions _gatewayctl_commands | grep why",
+            "autoload -U compinit && compinit -u -d ./dump && source ./file && whence -w _gatewayctl && print -r -- why: ${(k)_comps[gatewayctl]}$_comps[gatewayctl] && functions _gatewayctl_commands | grep why && functions _gatewayctl | grep -q _gateway_names && compadd() { print -rl -- ${(P)2} } && functions _gateway_names >/dev/null && _gateway_names",
         ),
-        ("fish", "source ./file; and complete -C 'gatewayctl wh'"),
+        (
+            "fish",
+            "source ./file; and complete -C 'gatewayctl wh'; and complete -C 'gatewayctl why --instance wh'; and complete -C 'gateway run --instance wh'",
+        ),
     ] {
         if !skip::unless_there(shell) {
             continue;
@@ -271,6 +282,7 @@ fn completions_load_in_every_shell_that_reads_them() {
             .arg(check)
             .current_dir(home.path())
             .env("HOME", home.path())
+            .env("PATH", &path)
             .output()
             .unwrap();
         assert!(
@@ -278,10 +290,12 @@ fn completions_load_in_every_shell_that_reads_them() {
             "{shell}: {}",
             said(&output)
         );
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("why"), "{shell}: {text}");
         assert!(
-            String::from_utf8_lossy(&output.stdout).contains("why"),
-            "{shell}: {}",
-            said(&output)
+            text.lines()
+                .any(|line| line.split('\t').next() == Some("wharf")),
+            "{shell} knows no name behind --instance: {text}"
         );
     }
 }

@@ -98,6 +98,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
         CtlCommand::Config(command) => commands::config::config(ctx, command),
+        CtlCommand::Demo(args) => commands::demo::demo(ctx, args).await,
         CtlCommand::Presets => Ok(commands::presets::presets(ctx)),
         CtlCommand::Completions(args) => Ok(commands::completions::completions(ctx, args)),
         CtlCommand::Man(args) => commands::man::man(ctx, args),

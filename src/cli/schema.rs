@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
 use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
+use super::commands::demo::DemoAnswer;
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
@@ -44,7 +45,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 26] {
+fn answers() -> [AnswerSchema; 27] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -82,6 +83,7 @@ fn answers() -> [AnswerSchema; 26] {
         ),
         of::<SecretLinesAnswer>("secrets", "logs --show-secrets"),
         of::<PresetsAnswer>("presets", "presets"),
+        of::<DemoAnswer>("demo", "demo"),
         of::<Text>(
             "text",
             "completions, man without a directory, config init --stdout",

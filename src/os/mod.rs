@@ -1,6 +1,7 @@
 //! The calls of the kernel: one place for each, with the macOS twin beside it.
 
 pub mod accept_queue;
+pub mod child;
 pub mod credentials;
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;

@@ -13,6 +13,7 @@ mod containers;
 mod crash_loop;
 mod crowded;
 mod delivery;
+mod demo;
 mod deploy_by_link;
 mod exclusive;
 mod exclusive_streams;

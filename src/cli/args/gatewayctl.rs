@@ -9,6 +9,7 @@ use super::inspect::{
 };
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
+use crate::config::Dur;
 
 const EXIT_CODES_AND_EXAMPLES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or not installed, 4 still starting or
@@ -169,6 +170,14 @@ pub enum CtlCommand {
     /// Check, show or create a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show three restarts under load, in half a minute; nothing is left afterwards
+    ///
+    /// Starts a gateway of its own, on a private port of 127.0.0.1 and with a temporary directory, and a
+    /// small server behind it that takes a second to start. While clients ask without a pause, it restarts
+    /// the server, the gateway itself, and the server once more as one that must not run twice. Each line
+    /// shows half a second, each mark a request; the numbers are at the end. Exits with 0 if no request
+    /// failed. Ctrl-C ends it, and leaves nothing either.
+    Demo(DemoArgs),
     /// Show what well-known servers need, and how they restart by themselves
     ///
     /// For each server that is known: the flags of gateway run and gatewayctl install that it needs, its
@@ -202,6 +211,25 @@ pub struct InitArgs {
     /// Print it instead
     #[arg(long)]
     pub stdout: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How long it takes, at least 3 s
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = demo_time)]
+    pub time: Dur,
+    /// Be the server
+    #[arg(long, hide = true, value_name = "PORT")]
+    pub serve: Option<u16>,
+}
+
+/// A restart takes a second, and there are three.
+fn demo_time(text: &str) -> Result<Dur, String> {
+    let time: Dur = text.parse()?;
+    match time.0.as_secs() {
+        0..3 => Err("at least 3s".to_owned()),
+        _ => Ok(time),
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -10,7 +10,7 @@ mod service;
 
 pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{
-    Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, Global, InitArgs, ManArgs,
+    Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, DemoArgs, Global, InitArgs, ManArgs,
 };
 pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use read::meant;

@@ -3,6 +3,7 @@
 pub mod clean;
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod doctor;
 pub mod history;
 pub mod inhibit;

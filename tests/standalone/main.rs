@@ -19,6 +19,7 @@ mod exclusive;
 mod exclusive_streams;
 mod failure;
 mod field_cases;
+mod first_hour;
 mod forwarded;
 mod forwarding;
 mod handover;

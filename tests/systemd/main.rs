@@ -10,6 +10,7 @@ mod clean;
 mod doctor;
 mod fd_store;
 mod field_cases;
+mod first_hour;
 mod handover;
 mod impostor;
 mod install;

@@ -407,3 +407,52 @@ fn a_new_version_that_cannot_start_gives_way_to_the_old_one() {
         said(&output)
     );
 }
+
+/// 100 requests a second, and a server that takes 10 s to start: 1,000 wait, here sooner.
+#[test]
+fn a_thousand_requests_wait_for_a_server_that_starts_slowly_and_none_fails() {
+    const HELD: u64 = 1_000;
+    // The buffers of a connection are at most so large.
+    const KIB_EACH: u64 = 64;
+    if !servers::have("node") || !servers::have("flock") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("open");
+    std::fs::write(&gate, "").unwrap();
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done; exec \"$@\"",
+        gate.display()
+    );
+    let mut command = vec!["sh".to_owned(), "-c".into(), script, "sh".into()];
+    command.extend(servers::node_with_lock(&dir.path().join("lock")));
+    let gateway = exclusive().command(command).start();
+    let load = Load {
+        new_per_second: 250.0,
+        kept: 20,
+        patience: wait::DEADLINE,
+        ..Load::on(gateway.target())
+    }
+    .start();
+    load.flows(Part::New, 100);
+    let (before, _) = gateway.memory_kib();
+    std::fs::remove_file(&gate).unwrap();
+    let restart = gateway.ctl_aside(["restart", "--json"]);
+    gateway.wait_status("1,000 are held", |status| {
+        status["held"].as_u64() >= Some(HELD)
+    });
+    let (held, _) = gateway.memory_kib();
+    std::fs::write(&gate, "").unwrap();
+    let output = restart.join().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    load.flows(Part::New, 100);
+    let report = load.stop();
+    eprintln!("{before} KiB before, {held} KiB with those that were held: {report}");
+    report.assert_clean(&[(Part::New, HELD), (Part::Busy, 20)]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let clients = &answer["clients"];
+    assert!(clients["held"].as_u64() >= Some(HELD), "{clients}");
+    assert_eq!(clients["failed"], serde_json::json!({}), "{clients}");
+    let grown = held.saturating_sub(before);
+    assert!(grown < HELD * KIB_EACH, "{grown} KiB more");
+}

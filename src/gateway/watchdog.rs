@@ -104,8 +104,8 @@ async fn ask(end: StdUnixStream, identity: &str) -> io::Result<()> {
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     let ours = answer.lines().any(|line| {
-        line.strip_prefix(IDENTITY)
-            .is_some_and(|rest| rest.trim_start_matches([':', ' ']) == identity)
+        line.split_once(": ")
+            .is_some_and(|(name, value)| name.eq_ignore_ascii_case(IDENTITY) && value == identity)
     });
     if answer.starts_with("HTTP/1.1 200") && ours {
         Ok(())

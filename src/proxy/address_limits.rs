@@ -22,7 +22,7 @@ const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// What a client beyond the limit of connections gets. 503 would say that the service has no room, and
 /// load balancers would try the next server.
-const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nretry-after: 2\r\ncontent-length: 64\r\nconnection: close\r\n\r\ngateway: too many connections from this address; try again soon\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 2\r\nContent-Length: 64\r\nConnection: close\r\n\r\ngateway: too many connections from this address; try again soon\n";
 
 /// What is counted of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +180,6 @@ mod tests {
     fn the_answer_has_the_length_that_it_says() {
         let text = std::str::from_utf8(TOO_MANY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
     }
 }

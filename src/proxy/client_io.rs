@@ -30,7 +30,7 @@ use crate::config::LimitsSection;
 
 /// The response to a client that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// How long a connection is still read after its last response, when the client has not sent all of
 /// its body: what comes to a closed socket resets it, and the client loses the response. nginx's

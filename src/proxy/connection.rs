@@ -203,6 +203,9 @@ async fn serve(
     // `left` judges a client that closes its sending side. ClientIo applies the time limits.
     builder
         .half_close(true)
+        // Names keep the case that came; ours are written as most servers write theirs.
+        .preserve_header_case(true)
+        .title_case_headers(true)
         .header_read_timeout(None)
         .max_header_size(header_size)
         .max_headers(headers)

@@ -23,7 +23,7 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// What is sent to a client that has not sent its request before its place is another's.
 const TURNED_AWAY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 2\r\nConnection: close\r\n\r\n";
 
 /// Serves a client for which no connection is left, if another one gives way, or turns it away.
 pub fn spawn(context: &Arc<WorkerContext>, arrival: Arrival) {

@@ -62,8 +62,9 @@ pub async fn forward(
         }
     };
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
+    let client = parts.extensions.remove::<OnUpgrade>();
     let (kind, client) = match upgrade {
-        Some(_) => (TicketKind::Tunnel, parts.extensions.remove::<OnUpgrade>()),
+        Some(_) => (TicketKind::Tunnel, client),
         None => (TicketKind::Request, None),
     };
     let accept = parts.headers.get(header::ACCEPT).cloned();
@@ -237,6 +238,8 @@ fn head_for_upstream(
     *head.method_mut() = parts.method;
     *head.uri_mut() = Uri::from(path);
     *head.headers_mut() = parts.headers;
+    // hyper keeps there how the names were written.
+    *head.extensions_mut() = parts.extensions;
     head
 }
 

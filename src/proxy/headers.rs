@@ -84,7 +84,8 @@ pub fn to_client<B>(response: &mut Response<B>, via: bool) {
     *response.version_mut() = Version::HTTP_11;
 }
 
-/// The head of an interim response (RFC 9110, 15.2), which has no body.
+/// The head of an interim response (RFC 9110, 15.2), which has no body. hyper does not tell how its names
+/// were written.
 pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
     remove_hop_by_hop(&mut headers);
@@ -92,12 +93,27 @@ pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or("Interim");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
     for (name, value) in &headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        let name = title_case(name);
+        for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
     }
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// `content-type` as `Content-Type`, as most write it.
+fn title_case(name: &HeaderName) -> String {
+    let mut begins = true;
+    let letter = |letter: char| {
+        let written = match begins {
+            true => letter.to_ascii_uppercase(),
+            false => letter,
+        };
+        begins = letter == '-';
+        written
+    };
+    name.as_str().chars().map(letter).collect()
 }
 
 /// Makes trailers fit to be passed on: what frames a message or concerns one connection has no place

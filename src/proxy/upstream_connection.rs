@@ -106,6 +106,9 @@ impl UpstreamConnection {
         let (sender, driver) = http1::Builder::new()
             .max_headers(headers)
             .max_buf_size(UPSTREAM_BUFFER_MAX)
+            // Names keep the case that came; ours are written as most clients write theirs.
+            .preserve_header_case(true)
+            .title_case_headers(true)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;

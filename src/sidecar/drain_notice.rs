@@ -70,7 +70,7 @@ pub(super) fn number(name: NoticeSignal) -> Signal {
 
 /// Sends a POST request without a body, and waits for its status, however long that takes.
 pub(super) async fn post(server: &Server, path: &str) -> std::io::Result<u16> {
-    let request = format!("POST {path} HTTP/1.1\r\nuser-agent: gateway\r\ncontent-length: 0");
+    let request = format!("POST {path} HTTP/1.1\r\nUser-Agent: gateway\r\nContent-Length: 0");
     status_of(server, &request).await
 }
 

@@ -33,7 +33,7 @@ pub enum FirstAnswer {
 /// the server listens at.
 pub async fn first_answer(mut stream: TcpStream, host: SocketAddr) -> FirstAnswer {
     let request = format!(
-        "HEAD / HTTP/1.1\r\nhost: {host}\r\nuser-agent: gateway-probe\r\naccept: */*\r\nconnection: close\r\n\r\n"
+        "HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gateway-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     // One that speaks first, or refuses to listen, says more by what it sends than by this error.
     let _ = stream.write_all(request.as_bytes()).await;

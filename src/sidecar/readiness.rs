@@ -229,7 +229,7 @@ impl ReadinessProbe<'_> {
     }
 
     async fn answers_path(&self, server: &Server, path: &str) -> Result<(), NotYet> {
-        let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
+        let request = format!("GET {path} HTTP/1.1\r\nUser-Agent: gateway-probe");
         match tokio::time::timeout(ANSWER, status_of(server, &request)).await {
             Ok(Ok(200..400)) => Ok(()),
             Ok(Ok(status)) => Err(NotYet::Odd(Hint {
@@ -271,7 +271,7 @@ fn unanswered(address: SocketAddr) -> Hint {
 pub async fn status_of(server: &Server, request: &str) -> io::Result<u16> {
     let mut stream = server.connect().await?;
     let address = server.at.address;
-    let request = format!("{request}\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!("{request}\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // "HTTP/1.1 200"
     let mut head = [0; 12];

@@ -264,7 +264,7 @@ fn silent_clients_beyond_the_limit_lose_their_places_to_new_ones() {
         client.read_to_string(&mut answer).unwrap();
         // The last ones had their time.
         let turned_away =
-            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 2\r\n");
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 2\r\n");
         assert!(turned_away || answer.is_empty(), "{answer}");
     }
     assert!(gateway.metric("gateway_clients_crowded_total") > 0);

@@ -54,7 +54,7 @@ fn a_server_that_listens_gets_traffic_only_when_it_answers() {
     let probes = asked.lines().filter(|line| line.contains("gateway-probe"));
     assert_eq!(
         probes.collect::<Vec<_>>(),
-        ["HEAD / HTTP/1.1 user-agent: gateway-probe"],
+        ["HEAD / HTTP/1.1 User-Agent: gateway-probe"],
         "{asked}"
     );
 }

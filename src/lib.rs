@@ -62,7 +62,7 @@
 //! the workers do (`proxy/disposition.rs`). A request for the gateway itself is answered in
 //! `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes its headers fit
 //! (`proxy/headers.rs`, `proxy/forwarded.rs`, `proxy/hops.rs`); `proxy/retry.rs` begins its attempts: it is routed
-//! (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket (`proxy/backend.rs`,
+//! (`proxy/hold.rs`, `proxy/routes.rs`; its session may lead it to an older copy, `proxy/sessions.rs`), passes the door and gets a ticket (`proxy/backend.rs`,
 //! `proxy/ticket.rs`), takes a connection to the upstream (`proxy/upstream.rs`), an idle one
 //! (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`; a name leads to it by
 //! `proxy/named_server.rs` and `proxy/happy_eyeballs.rs`), and carries the client's body
@@ -117,6 +117,7 @@
 //! | predecessor, successor | the old and the new process of a hand-over |
 //! | respawn | the strategy in which a fresh process takes over |
 //! | safe mode | front door and control socket are up, sidecars are off |
+//! | session | requests for which one copy of a server keeps something in its memory: `sticky` |
 //! | sidecar | a program that the gateway starts behind the front door |
 //! | slot | the place of one sidecar in a generation: its process and its backend |
 //! | stage | what a gateway does now, in one word: starting, ready, draining and so on |

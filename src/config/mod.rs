@@ -19,6 +19,7 @@ mod reload;
 mod render;
 mod secrets;
 mod sidecar;
+mod sticky;
 mod types;
 mod validate;
 
@@ -41,6 +42,7 @@ pub(crate) use position::nearest;
 pub use reload::{Reload, ReloadMeans};
 pub use render::{schema, starter, to_toml};
 pub use sidecar::{OutputMode, SidecarSpec, StdinMode, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};
+pub use sticky::SessionKey;
 pub use types::{AccessLogTarget, Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 

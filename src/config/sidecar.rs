@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notice::{DrainNotice, Ready};
 use super::reload::{Reload, ReloadKeys};
+use super::sticky::{Sticky, StickyKeys};
 use super::types::Dur;
 use crate::text::words::words;
 
@@ -79,6 +80,10 @@ pub struct SidecarSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ReloadKeys>")]
     pub reload: Option<Reload>,
+    /// Sessions that stay with the copy that made them, while it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<StickyKeys>")]
+    pub sticky: Option<Sticky>,
     /// How it shows that it lives.
     #[serde(default)]
     pub live: Live,
@@ -129,6 +134,7 @@ impl SidecarSpec {
             overlap: None,
             drain: None,
             reload: None,
+            sticky: None,
             live: Live::default(),
             log: OutputMode::Lines,
             stdin: StdinMode::Null,

@@ -207,6 +207,12 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
         );
         return refuse(at("overlap"), message);
     }
+    if spec.sticky.is_some() && !spec.overlaps() {
+        let message = format!(
+            "`sticky` leads sessions to the older of two copies side by side, and sidecar `{name}` has one at a time: leave `sticky` out, or `port` and `overlap`"
+        );
+        return refuse(at("sticky"), message);
+    }
     if let Ready::Http(path) = &spec.ready
         && !path.starts_with('/')
     {
@@ -404,6 +410,14 @@ mod tests {
             (
                 "[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"/x y\" }\n",
                 "g.toml:3:1: drain path `/x y` must begin",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\nsticky = { cookie = \"io\" }\noverlap = false\n",
+                "g.toml:3:1: `sticky` leads sessions to the older of two copies",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\nport = 5\nsticky = { query = \"sid\" }\n",
+                "g.toml:4:1: `sticky` leads sessions to the older of two copies",
             ),
             (
                 "[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n",

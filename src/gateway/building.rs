@@ -197,7 +197,8 @@ impl BuildPlan {
     fn start(&self, name: &str, spec: &SidecarSpec) -> Arc<Slot> {
         self.report
             .tell(ProgressStage::Starting, format!("starting {name}"));
-        let slot = Slot::start(&self.context, name, spec, self.persist);
+        let before = self.previous_slot(name);
+        let slot = Slot::start(&self.context, name, spec, self.persist, before.as_ref());
         lock(&self.started.0).push(Arc::clone(&slot));
         slot
     }

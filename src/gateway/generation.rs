@@ -14,7 +14,7 @@ use crate::config::{Config, Listen, SidecarSpec, UpstreamUrl, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::port::ServerAddress;
 use crate::proxy::{
-    Address, Backend, Door, NamedServer, Route, Routes, RoutingTable, Settings, Upstream,
+    Address, Backend, Door, NamedServer, Route, Routes, RoutingTable, Sessions, Settings, Upstream,
 };
 use crate::sidecar::{SidecarState, presets};
 
@@ -36,7 +36,11 @@ pub struct Generation {
 pub fn drain_time_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
     let requests = budget.time(config.restart.drain.0);
     let tunnels = spec.tunnel_drain(config.restart.tunnel_drain);
-    DrainTime::new(requests, tunnels, &config.restart.hold)
+    let sessions = spec.sticky.as_ref().map(|sticky| sticky.idle.0);
+    DrainTime {
+        sessions: sessions.filter(|_| requests != Some(Duration::ZERO)),
+        ..DrainTime::new(requests, tunnels, &config.restart.hold)
+    }
 }
 
 fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> {
@@ -46,9 +50,19 @@ fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> 
         .collect()
 }
 
+/// The sessions that are remembered, by the names of their sidecars.
+fn sessions(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Sessions>> {
+    let sessions = |(name, slot): (&String, &Arc<Slot>)| {
+        let sessions = slot.sessions()?;
+        Some((name.clone(), Arc::clone(sessions)))
+    };
+    slots.iter().filter_map(sessions).collect()
+}
+
 fn routes(
     config: &Config,
     doors: &BTreeMap<String, Arc<Backend>>,
+    sessions: &BTreeMap<String, Arc<Sessions>>,
     workers: usize,
     previous: Option<&Generation>,
 ) -> Routes {
@@ -77,14 +91,17 @@ fn routes(
             backend: door
                 .or_else(|| kept(&rule.to))
                 .or_else(|| opened(&rule.to))?,
+            sessions: sessions.get(&rule.to).cloned(),
         })
     });
     let mut routes: Vec<Route> = configured.collect();
-    if let Some(door) = config.remainder().and_then(|name| doors.get(name)) {
+    let remainder = config.remainder();
+    if let Some((name, door)) = remainder.and_then(|name| Some((name, doors.get(name)?))) {
         routes.push(Route {
             host: None,
             path: "/".to_owned(),
             backend: Arc::clone(door),
+            sessions: sessions.get(name).cloned(),
         });
     }
     Routes::new(routes, previous.map(|previous| &previous.routes))
@@ -99,7 +116,8 @@ impl Generation {
         workers: usize,
         previous: Option<&Self>,
     ) -> Self {
-        let routes = routes(&config, &doors(&slots), workers, previous);
+        let (doors, sessions) = (doors(&slots), sessions(&slots));
+        let routes = routes(&config, &doors, &sessions, workers, previous);
         Self {
             number,
             config,
@@ -131,7 +149,10 @@ impl Generation {
         // What the successor does not have any more, is served by what is still here.
         let mut all = self::doors(&self.slots);
         all.extend(doors.clone());
-        self.table_of(number, routes(&self.config, &all, workers, Some(self)))
+        // Copies of this process make no sessions any more.
+        let sessions = BTreeMap::new();
+        let routes = routes(&self.config, &all, &sessions, workers, Some(self));
+        self.table_of(number, routes)
     }
 
     /// Where its sidecars listen; none while one is away.

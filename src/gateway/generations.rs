@@ -174,7 +174,11 @@ impl Generations {
             }
         };
         let timed = |slot: Arc<Slot>| {
-            let time = drain_time_of(budget, &slot.spec(), &old.config);
+            let mut time = drain_time_of(budget, &slot.spec(), &old.config);
+            if previous.is_none() {
+                // Clients are in another process, whose doors do not lead here.
+                time.sessions = None;
+            }
             (slot, time)
         };
         let slots: Vec<_> = left.into_iter().map(timed).collect();

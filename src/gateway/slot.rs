@@ -17,7 +17,7 @@ use crate::config::SidecarSpec;
 use crate::control::protocol::DrainCause;
 use crate::os::mutex::lock;
 use crate::os::port::ServerAddress;
-use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream};
+use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Sessions, Upstream};
 use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
 use crate::state::terms::ProgressStage;
 
@@ -30,6 +30,8 @@ const SHORT_WORK: Duration = Duration::from_millis(250);
 pub struct Slot {
     name: String,
     backend: Arc<Backend>,
+    /// Its sessions and those of other copies, if they are remembered.
+    sessions: Option<Arc<Sessions>>,
     running: Mutex<Running>,
 }
 
@@ -48,12 +50,13 @@ struct Running {
 }
 
 impl Slot {
-    /// Starts a sidecar; its door is held until it is ready.
+    /// Starts a sidecar; its door is held until it is ready. `before` is the slot of its copy before.
     pub fn start(
         context: &Arc<GatewayContext>,
         name: &str,
         spec: &SidecarSpec,
         persist: bool,
+        before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let door = Door::Held(format!("{name} is starting").into());
         let backend = Backend::new(name, door);
@@ -62,6 +65,7 @@ impl Slot {
         Arc::new(Self {
             name: name.to_owned(),
             backend,
+            sessions: sessions(spec, before),
             running: Mutex::new(running),
         })
     }
@@ -72,6 +76,10 @@ impl Slot {
 
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    pub fn sessions(&self) -> Option<&Arc<Sessions>> {
+        self.sessions.as_ref()
     }
 
     pub fn spec(&self) -> SidecarSpec {
@@ -299,6 +307,14 @@ impl Slot {
     pub async fn stop(&self, limit: Duration) {
         self.sidecar().stop(limit).await;
     }
+}
+
+/// The sessions that a copy shares with the one before, if they are to be remembered.
+fn sessions(spec: &SidecarSpec, before: Option<&Arc<Slot>>) -> Option<Arc<Sessions>> {
+    let key = &spec.sticky.as_ref()?.key;
+    let before = before.and_then(|before| before.sessions());
+    let kept = before.filter(|sessions| sessions.are_of(key));
+    Some(kept.map_or_else(|| Sessions::new(key.clone()), Arc::clone))
 }
 
 impl Running {

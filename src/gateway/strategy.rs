@@ -59,6 +59,8 @@ pub struct StrategyFacts<'a> {
     pub by_own_means: bool,
     /// Whether the sidecars wait to be started, as after crashes: nothing serves that could hand over.
     pub waits: bool,
+    /// Whether a sidecar has sessions that stay with the copy that made them.
+    pub sticky: bool,
 }
 
 /// Where, and why there.
@@ -145,6 +147,10 @@ fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
     }
     if facts.by_own_means {
         let why = "a sidecar restarts by its own means (`reload`), and keeps its processes";
+        return (Strategy::InProcess, why.to_owned());
+    }
+    if facts.sticky {
+        let why = "a sidecar has `sticky` sessions, and the copy that made them is reached only from its own process";
         return (Strategy::InProcess, why.to_owned());
     }
     match supervisor {

@@ -193,6 +193,7 @@ impl Supervision {
             by_own_means: !params.force
                 && config.sidecar.values().any(|spec| spec.reload.is_some()),
             waits: matches!(phase, Phase::Waiting { .. }),
+            sticky: !params.force && config.sidecar.values().any(|spec| spec.sticky.is_some()),
         })
     }
 }

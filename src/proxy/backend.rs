@@ -1,8 +1,9 @@
 //! A backend as the front door sees it: its door, which is open, held or gone, and the tickets of
 //! what went through.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub enum Door {
     /// Requests go through, new tunnels wait: this backend is about to be replaced and cannot
     /// overlap with its successor.
     RequestsOnly(Arc<Upstream>),
+    /// A newer generation has the route, and only requests of sessions that this one made go through.
+    SessionsOnly(Arc<Upstream>),
     /// Requests wait; the text is the reason.
     Held(Arc<str>),
     /// The route must be looked up again: a newer generation has it.
@@ -34,6 +37,10 @@ pub struct Backend {
     tunnels_end: Mutex<CancellationToken>,
     /// Cuts the connections to one run of the server; a fresh one takes its place.
     cut: Mutex<CancellationToken>,
+    /// Whether this copy made sessions that are remembered.
+    made_sessions: AtomicBool,
+    /// When the last request of a session came since the door is open to those only.
+    last_session: Mutex<Option<Instant>>,
 }
 
 impl Backend {
@@ -43,18 +50,51 @@ impl Backend {
             tickets: Tickets::new(name.into()),
             tunnels_end: Mutex::default(),
             cut: Mutex::default(),
+            made_sessions: AtomicBool::new(false),
+            last_session: Mutex::default(),
         })
     }
 
-    /// Changes the door; a door that is gone stays gone, unless it is [reopened](Self::reopen).
+    /// Changes the door. One that is gone stays gone, and one for sessions only stays that or goes,
+    /// unless it is [reopened](Self::reopen).
     pub fn set(&self, door: Door) {
         self.door.send_if_modified(|current| {
-            let change = !matches!(current, Door::Gone);
-            if change {
-                *current = door;
-            }
-            change
+            let next = match (&*current, door) {
+                (Door::Gone, _) => return false,
+                (Door::SessionsOnly(_), Door::Open(_) | Door::RequestsOnly(_)) => return false,
+                // The process that had the sessions is away.
+                (Door::SessionsOnly(_), Door::Held(_)) => Door::Gone,
+                (_, door) => door,
+            };
+            *current = next;
+            true
         });
+    }
+
+    /// A newer generation has the route. While this one drains, requests of sessions that it made go
+    /// through, if there are any.
+    pub fn retire(&self) {
+        let made = self.made_sessions.load(Ordering::Relaxed);
+        *lock(&self.last_session) = made.then(Instant::now);
+        let sessions_only = |door: &Door| match door {
+            Door::Open(upstream) | Door::RequestsOnly(upstream) if made => {
+                Door::SessionsOnly(Arc::clone(upstream))
+            }
+            _ => Door::Gone,
+        };
+        self.door.send_modify(|door| *door = sessions_only(door));
+    }
+
+    /// How long ago the last request of a session came, where the door is open to those only.
+    pub fn sessions_idle(&self) -> Option<Duration> {
+        let waits = matches!(&*self.door.borrow(), Door::SessionsOnly(_));
+        let last = *lock(&self.last_session);
+        last.filter(|_| waits).map(|last| last.elapsed())
+    }
+
+    /// This copy made a session that is remembered.
+    pub fn has_sessions(&self) {
+        self.made_sessions.store(true, Ordering::Relaxed);
     }
 
     /// Opens a door that was gone: its generation serves again. Nobody else changes the door between
@@ -77,11 +117,7 @@ impl Backend {
         kind: TicketKind,
         line: &RequestLine,
     ) -> Result<(Ticket, Arc<Upstream>), Door> {
-        // Before the tunnel is counted: a drain that ends the tunnels afterwards ends this one, too,
-        // even while it waits for its 101.
-        let end = (kind == TicketKind::Tunnel).then(|| lock(&self.tunnels_end).clone());
-        let ticket = self.tickets.open(kind, line.clone(), end);
-        let door = self.door.borrow().clone();
+        let (ticket, door) = self.look(kind, line);
         match (door, kind) {
             (Door::Open(upstream), _) | (Door::RequestsOnly(upstream), TicketKind::Request) => {
                 Ok((ticket, upstream))
@@ -90,10 +126,34 @@ impl Backend {
         }
     }
 
+    /// The same for a request of a session that this copy made, where another one has the others.
+    pub fn enter_session(
+        &self,
+        kind: TicketKind,
+        line: &RequestLine,
+    ) -> Option<(Ticket, Arc<Upstream>)> {
+        let (ticket, door) = self.look(kind, line);
+        let Door::SessionsOnly(upstream) = door else {
+            return None;
+        };
+        *lock(&self.last_session) = Some(Instant::now());
+        Some((ticket, upstream))
+    }
+
+    fn look(&self, kind: TicketKind, line: &RequestLine) -> (Ticket, Door) {
+        // Before the tunnel is counted: a drain that ends the tunnels afterwards ends this one, too,
+        // even while it waits for its 101.
+        let end = (kind == TicketKind::Tunnel).then(|| lock(&self.tunnels_end).clone());
+        let ticket = self.tickets.open(kind, line.clone(), end);
+        (ticket, self.door.borrow().clone())
+    }
+
     /// Whether requests go to this run of the server.
     pub fn leads_to(&self, upstream: &Arc<Upstream>) -> bool {
         match &*self.door.borrow() {
-            Door::Open(run) | Door::RequestsOnly(run) => Arc::ptr_eq(run, upstream),
+            Door::Open(run) | Door::RequestsOnly(run) | Door::SessionsOnly(run) => {
+                Arc::ptr_eq(run, upstream)
+            }
             Door::Held(_) | Door::Gone => false,
         }
     }
@@ -200,6 +260,37 @@ mod tests {
             ),
             "gone stays gone"
         );
+    }
+
+    #[test]
+    fn a_retired_door_lets_sessions_through_until_their_process_is_away() {
+        let plain = Backend::new("a", Door::Open(upstream()));
+        plain.retire();
+        assert!(
+            matches!(*plain.watch().borrow(), Door::Gone),
+            "it made none"
+        );
+
+        let backend = Backend::new("a", Door::Open(upstream()));
+        backend.has_sessions();
+        let line = get("/");
+        assert!(backend.enter_session(TicketKind::Request, &line).is_none());
+        backend.retire();
+        assert!(backend.sessions_idle().is_some());
+        let refused = backend.enter(TicketKind::Request, &line);
+        assert!(matches!(refused, Err(Door::SessionsOnly(_))));
+        for kind in [TicketKind::Request, TicketKind::Tunnel] {
+            assert!(backend.enter_session(kind, &line).is_some());
+        }
+        backend.set(Door::Open(upstream()));
+        assert!(backend.enter(TicketKind::Request, &line).is_err());
+        backend.set(Door::Held("a is starting".into()));
+        backend.set(Door::Open(upstream()));
+        assert!(backend.enter_session(TicketKind::Request, &line).is_none());
+        assert_eq!(backend.sessions_idle(), None);
+        assert_eq!(backend.tickets.counts(), Counts::default());
+        backend.reopen(|| Door::Open(upstream()));
+        assert!(backend.enter(TicketKind::Request, &line).is_ok());
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use super::Front;
 use super::backend::{Backend, Door};
 use super::exchange_record::ExchangeRecord;
 use super::local_reply::NotForwarded;
+use super::sessions::RequestSession;
 use super::stats::HeldRequest;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream};
@@ -28,6 +29,10 @@ pub struct RequestHold<'a> {
     pub kind: TicketKind,
     pub line: &'a RequestLine,
     pub record: &'a mut ExchangeRecord,
+    /// What it has to do with the sessions of its server, if they are remembered.
+    pub session: Option<RequestSession>,
+    /// The backend that let it through last.
+    pub entered: Option<Arc<Backend>>,
     /// When `hold.time` is over, if it has begun.
     pub until: Option<Instant>,
 }
@@ -40,13 +45,28 @@ impl RequestHold<'_> {
     /// already, or when no request is let in.
     pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), NotForwarded> {
         match self.backend() {
-            Ok(backend) => match backend.enter(self.kind, self.line) {
+            Ok(backend) => match self.try_enter(&backend) {
                 Ok(entered) => Ok(entered),
                 Err(_) => self.wait().await,
             },
             Err(_) if self.starting() => self.wait().await,
             Err(refused) => Err(refused),
         }
+    }
+
+    /// Through the door of the copy that made its session, where that is another one, or of `backend`.
+    fn try_enter(&mut self, backend: &Arc<Backend>) -> Result<(Ticket, Arc<Upstream>), Door> {
+        if let Some(home) = self.session.as_ref().and_then(RequestSession::home)
+            && let Some(entered) = home.enter_session(self.kind, self.line)
+        {
+            self.entered = Some(home);
+            return Ok(entered);
+        }
+        let entered = backend.enter(self.kind, self.line);
+        if self.session.is_some() {
+            self.entered = Some(Arc::clone(backend));
+        }
+        entered
     }
 
     /// Waits until the backend changes, or a moment, after it refused a connection.
@@ -96,10 +116,10 @@ impl RequestHold<'_> {
         }
     }
 
-    /// Whether the request's route leads to this run of its server.
+    /// Whether the request's way leads to this run of its server.
     pub fn leads_to(&mut self, upstream: &Arc<Upstream>) -> bool {
-        self.backend()
-            .is_ok_and(|backend| backend.leads_to(upstream))
+        let leads = |backend: &Arc<Backend>| backend.leads_to(upstream);
+        self.entered.as_ref().is_some_and(leads) || self.backend().as_ref().is_ok_and(leads)
     }
 
     async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), NotForwarded> {
@@ -112,10 +132,10 @@ impl RequestHold<'_> {
             let (why, door) = match self.backend() {
                 Ok(backend) => {
                     let door = backend.watch();
-                    let why = match backend.enter(self.kind, self.line) {
+                    let why = match self.try_enter(&backend) {
                         Ok(entered) => return Ok(entered),
                         Err(Door::Held(why)) => why.to_string(),
-                        Err(Door::RequestsOnly(_) | Door::Open(_)) => {
+                        Err(Door::RequestsOnly(_) | Door::SessionsOnly(_) | Door::Open(_)) => {
                             format!("{} is restarting", backend.tickets.backend)
                         }
                         Err(Door::Gone) => "the gateway is going away".to_owned(),
@@ -223,6 +243,8 @@ mod tests {
             kind: TicketKind::Request,
             line,
             record,
+            session: None,
+            entered: None,
             until: None,
         }
     }
@@ -238,6 +260,7 @@ mod tests {
                 host: None,
                 path: "/".to_owned(),
                 backend: Arc::clone(backend),
+                sessions: None,
             }],
             None,
         );

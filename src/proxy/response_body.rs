@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::exchange_end::ExchangeEnd;
 use super::headers;
 use super::progress::InFlight;
+use super::sessions::SessionTap;
 use super::streams::{Stream, StreamStep};
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
@@ -36,6 +37,8 @@ pub struct Proxied {
     in_flight: InFlight,
     /// Where its length is not announced.
     stream: Option<Stream>,
+    /// Looks for a session in its beginning.
+    session: Option<SessionTap>,
 }
 
 /// Why the body of a response breaks off.
@@ -60,6 +63,7 @@ impl ResponseBody {
             ticket,
             lease,
             borders,
+            session,
         } = response;
         response.map(|body| {
             let mut proxied = Proxied {
@@ -68,6 +72,7 @@ impl ResponseBody {
                 ticket,
                 in_flight,
                 stream: borders.map(Stream::new),
+                session,
             };
             if proxied.body.is_end_stream() {
                 proxied.finish();
@@ -105,6 +110,16 @@ impl Proxied {
         self.in_flight.record.ends(end);
         // Dropped: the rest of the answer is on its connection.
         self.lease = None;
+    }
+
+    /// Learns the session that the answer begins, before its client does.
+    fn look_for_session(&mut self, frame: &Frame<Bytes>) {
+        let (Some(session), Some(data)) = (&mut self.session, frame.data_ref()) else {
+            return;
+        };
+        if !session.see(data) {
+            self.session = None;
+        }
     }
 
     /// Whether the gateway ended it, and the answer is complete.
@@ -176,6 +191,9 @@ impl Body for ResponseBody {
                     .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
                 {
                     headers::trailers(trailers);
+                }
+                if let Some(Ok(frame)) = &frame {
+                    proxied.look_for_session(frame);
                 }
                 let record = &mut proxied.in_flight.record;
                 match &frame {

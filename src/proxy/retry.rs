@@ -29,6 +29,7 @@ use super::interim::{self, Interim};
 use super::local_reply::NotForwarded;
 use super::private_url::{PublicOrigin, make_public};
 use super::request_body::{ClientBody, RequestBody};
+use super::sessions::RequestSession;
 use super::stream_borders::StreamBorders;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
@@ -117,6 +118,8 @@ impl Exchange<'_> {
             kind: self.kind,
             line: &line,
             record,
+            session: self.session(&head),
+            entered: None,
             until: None,
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
@@ -140,11 +143,14 @@ impl Exchange<'_> {
                 Ok((response, lease, borders)) => {
                     ticket.answered();
                     hold.record.upstream_answered();
+                    let session = hold.session.take().zip(hold.entered.take());
+                    let session = session.and_then(|(session, by)| session.learn(&response, &by));
                     return Ok(UpstreamResponse {
                         response,
                         ticket,
                         lease,
                         borders,
+                        session,
                     });
                 }
                 Err(error) => error,
@@ -171,6 +177,13 @@ impl Exchange<'_> {
                 self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The request's session, where those of its server are remembered.
+    fn session(&self, head: &Request<()>) -> Option<RequestSession> {
+        let table = self.front.table();
+        let sessions = table.routes.sessions(self.host, head.uri().path())?;
+        Some(sessions.of(head.uri(), head.headers()))
     }
 
     /// A way to the server that the request's route leads to, waiting for one that is away.

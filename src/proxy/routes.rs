@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::route_stats::{RequestTally, RouteStats};
+use super::sessions::Sessions;
 use crate::config::normal_form;
 
 #[derive(Clone, Debug)]
@@ -15,11 +16,16 @@ pub struct Route {
     /// A path and everything below it.
     pub path: String,
     pub backend: Arc<Backend>,
+    /// The sessions of its server, if they are remembered.
+    pub sessions: Option<Arc<Sessions>>,
 }
 
 /// All routes, the most specific first, each with the counts of its requests.
 #[derive(Clone, Debug, Default)]
-pub struct Routes(Vec<(Route, Arc<RouteStats>)>);
+pub struct Routes {
+    counted: Vec<(Route, Arc<RouteStats>)>,
+    remember_sessions: bool,
+}
 
 impl Routes {
     /// Routes that go on counting where those `before` them lead the same way.
@@ -40,16 +46,29 @@ impl Routes {
                 &route.path
             };
             let fresh = RouteStats::new(sidecar, route.host.as_deref(), path);
-            let mut kept = before.into_iter().flat_map(|before| &before.0);
+            let mut kept = before.into_iter().flat_map(|before| &before.counted);
             let kept = kept.find(|(_, stats)| stats.counts_the_same(&fresh));
             let stats = kept.map_or_else(|| Arc::new(fresh), |(_, stats)| Arc::clone(stats));
             (route, stats)
         };
-        Self(routes.into_iter().map(counted).collect())
+        let remember_sessions = routes.iter().any(|route| route.sessions.is_some());
+        Self {
+            counted: routes.into_iter().map(counted).collect(),
+            remember_sessions,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.counted.is_empty()
+    }
+
+    /// The sessions of the server for a host and a path, if they are remembered.
+    pub fn sessions(&self, host: &str, path: &str) -> Option<&Arc<Sessions>> {
+        // Most know none: then nothing is compared.
+        let found = self
+            .remember_sessions
+            .then(|| self.find_route(host, path))?;
+        found?.0.sessions.as_ref()
     }
 
     /// The backend for a host (as in the Host field) and a path.
@@ -63,17 +82,21 @@ impl Routes {
         host: &str,
         path: &str,
     ) -> Option<(&Arc<Backend>, &Arc<RouteStats>)> {
+        let found = self.find_route(host, path);
+        found.map(|(route, stats)| (&route.backend, stats))
+    }
+
+    fn find_route(&self, host: &str, path: &str) -> Option<&(Route, Arc<RouteStats>)> {
         let (host, path) = (normal_form::host(host), normal_form::path(path));
         let fits = |route: &Route| {
             host_fits(route.host.as_deref(), &host) && path_fits(&route.path, &path)
         };
-        let found = self.0.iter().find(|(route, _)| fits(route));
-        found.map(|(route, stats)| (&route.backend, stats))
+        self.counted.iter().find(|(route, _)| fits(route))
     }
 
     /// Every backend, once for each rule.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.0.iter().map(|(route, _)| &route.backend)
+        self.counted.iter().map(|(route, _)| &route.backend)
     }
 
     /// What became so far of the requests to these sidecars.
@@ -87,7 +110,7 @@ impl Routes {
 
     /// The counts of every route.
     pub fn stats(&self) -> impl Iterator<Item = &RouteStats> {
-        self.0.iter().map(|(_, stats)| &**stats)
+        self.counted.iter().map(|(_, stats)| &**stats)
     }
 }
 
@@ -132,6 +155,7 @@ mod tests {
             host: host.map(str::to_owned),
             path: path.to_owned(),
             backend: Backend::new(name, Door::Gone),
+            sessions: None,
         };
         Routes::new(rules.iter().map(route).collect(), None)
     }

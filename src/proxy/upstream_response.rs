@@ -3,6 +3,7 @@
 use http::Response;
 use hyper::body::Incoming;
 
+use super::sessions::SessionTap;
 use super::stream_borders::StreamBorders;
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
@@ -15,4 +16,6 @@ pub struct UpstreamResponse {
     pub lease: Option<UpstreamLease>,
     /// Where it can end early, if its length is not announced.
     pub borders: Option<StreamBorders>,
+    /// Looks for a session in its body.
+    pub session: Option<SessionTap>,
 }

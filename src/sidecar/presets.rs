@@ -98,7 +98,7 @@ const NOTHING: Preset = Preset {
 };
 
 /// The well-known servers. Where two fit, the first one counts.
-pub const PRESETS: [Preset; 13] = [
+pub const PRESETS: [Preset; 14] = [
     Preset {
         program: "OpenClaw",
         known_by: &["openclaw", "gateway"],
@@ -200,6 +200,13 @@ pub const PRESETS: [Preset; 13] = [
         two_copies: TwoCopies::Yes,
         note: "It exits when its standard input ends.",
         source: "https://esbuild.github.io/api/#serve",
+        ..NOTHING
+    },
+    Preset {
+        program: "socket.io",
+        known_by: &["socket.io"],
+        note: "With polling, a session is in the memory of the copy that made it: sticky = { query = \"sid\" } in the configuration keeps it there while that copy drains. A WebSocket stays with its copy in any case.",
+        source: "https://socket.io/docs/v4/using-multiple-nodes/",
         ..NOTHING
     },
 ];

@@ -65,6 +65,7 @@ mod stale_trees;
 mod stalled;
 mod stalled_disk;
 mod stdin;
+mod sticky;
 mod stop;
 mod strangers;
 mod stuck_children;

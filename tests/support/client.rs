@@ -410,7 +410,8 @@ impl Conn {
         (self.io, self.buf.freeze())
     }
 
-    async fn line(&mut self) -> Result<String, Fault> {
+    /// Reads one line, without its end.
+    pub async fn line(&mut self) -> Result<String, Fault> {
         loop {
             if let Some(end) = find(&self.buf, b"\r\n") {
                 let line = self.buf.split_to(end + 2);

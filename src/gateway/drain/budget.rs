@@ -19,6 +19,9 @@ pub struct DrainTime {
     pub tunnels: Duration,
     /// Whatever goes on while new requests wait; never longer than requests.
     pub held: Duration,
+    /// For how long after the last request of a session the next one is waited for, where sessions stay
+    /// with the copy that made them.
+    pub sessions: Option<Duration>,
 }
 
 /// The part of `hold.time` in which a held door waits for the work behind it: the rest is for the end
@@ -33,6 +36,7 @@ impl DrainTime {
             requests,
             tunnels: within(tunnels),
             held: within(hold.time.0 / HELD_SHARE),
+            sessions: None,
         }
     }
 }

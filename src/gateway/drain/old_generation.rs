@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::budget::{Cut, DrainTime, cut};
+use super::budget::{Cut, DrainTime, cut, within};
 use super::holds::DrainHolds;
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::control::protocol::{DrainCause, DrainStatus};
@@ -19,7 +19,7 @@ use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
 use crate::os::mutex::lock;
 use crate::os::task::{TaskEnd, caught};
-use crate::proxy::{CLOSE_HANDSHAKE, first_few};
+use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, first_few};
 use crate::sidecar::SidecarState;
 use crate::state::terms::ProgressStage;
 
@@ -120,7 +120,8 @@ impl Drain {
     pub fn is_idle(&self) -> bool {
         let idle = |(slot, _): &(Arc<Slot>, DrainTime)| {
             let counts = slot.backend().tickets.counts();
-            counts.requests == 0 && counts.tunnels == 0
+            let sessions = slot.backend().sessions_idle();
+            counts.requests == 0 && counts.tunnels == 0 && sessions.is_none()
         };
         self.kept_for().is_some() && self.holds.leases.count() == 0 && self.slots.iter().all(idle)
     }
@@ -174,7 +175,7 @@ impl Drain {
     /// Ends what is there at once.
     async fn give_up(&self) {
         let slots = self.slots.iter().map(|(slot, _)| async {
-            slot.backend().set(crate::proxy::Door::Gone);
+            slot.backend().set(Door::Gone);
             slot.backend().cut();
             slot.stop(Duration::MAX).await;
         });
@@ -188,10 +189,15 @@ impl Drain {
             .leases
             .tell_drain(DrainCause::Restart, self.limit());
         let slots = self.slots.iter().map(|(slot, time)| async {
-            slot.backend().set(crate::proxy::Door::Gone);
+            match time.sessions {
+                Some(_) => slot.backend().retire(),
+                None => slot.backend().set(Door::Gone),
+            }
             let finished = self.finish(slot, *time);
             let mut left = Cut::new();
-            if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
+            let finished = tokio::join!(finished, slot.tell_drain(time.requests)).0;
+            slot.backend().set(Door::Gone);
+            if !finished {
                 let what = format!("generation {}: drain time", self.generation);
                 let leases = Some(&self.holds.leases);
                 left = cut(&what, std::iter::once(slot.backend()), leases);
@@ -274,11 +280,19 @@ impl Drain {
                 .map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
             blockers: Vec::new(),
         };
-        for (slot, _) in &self.slots {
+        for (slot, time) in &self.slots {
             let counts = slot.backend().tickets.counts();
             status.requests += counts.requests as u64;
             status.tunnels += counts.tunnels as u64;
             status.blockers.extend(slot.backend().tickets.blockers());
+            let idle = slot.backend().sessions_idle().zip(time.sessions);
+            status.blockers.extend(idle.map(|(idle, limit)| {
+                let left = limit.saturating_sub(idle).as_secs() + 1;
+                format!(
+                    "{}: its sessions, unless none asks within {left} s",
+                    slot.name()
+                )
+            }));
         }
         status
             .blockers
@@ -315,12 +329,41 @@ impl Drain {
             backend.end_tunnels();
             tokio::time::sleep_until(begun + self.last).await;
         };
+        let work = async {
+            let sessions = self.sessions_over(backend, time);
+            tokio::join!(sessions, leases.released(), lent.returned());
+            // A request of a session may have come while the others were waited for.
+            backend.set(Door::Gone);
+            backend.tickets.wait_all().await;
+        };
         tokio::select! {
             biased;
-            _ = async { tokio::join!(backend.tickets.wait_all(), leases.released(), lent.returned()) } => true,
+            () = work => true,
             _ = async { tokio::join!(requests, tunnels) } => false,
             () = early => false,
         }
+    }
+
+    /// Waits until nothing is under way, and no session that this copy made has asked for its time of
+    /// silence. Before the end of the drain its sessions go to the new copy, so that what is under way
+    /// then, such as a long poll, can end.
+    async fn sessions_over(&self, backend: &Backend, time: DrainTime) {
+        let Some(idle) = time.sessions else {
+            return backend.tickets.wait_all().await;
+        };
+        let silence = async {
+            loop {
+                backend.tickets.wait_all().await;
+                let quiet = backend.sessions_idle();
+                let left = quiet.and_then(|quiet| idle.checked_sub(quiet));
+                match left.filter(|left| !left.is_zero()) {
+                    Some(left) => tokio::time::sleep(left).await,
+                    None => return,
+                }
+            }
+        };
+        let last = time.requests.map(|limit| limit - idle.min(limit / 2));
+        within(self.begun, last, silence).await;
     }
 
     /// How long it may take; none means for ever.

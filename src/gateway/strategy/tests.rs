@@ -24,6 +24,7 @@ fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
         drainers: 0,
         by_own_means: false,
         waits: false,
+        sticky: false,
     }
 }
 
@@ -226,20 +227,27 @@ fn no_more_than_eight_processes_drain() {
 }
 
 #[test]
-fn a_sidecar_that_restarts_by_its_own_means_keeps_the_process_unless_a_fresh_one_is_wanted() {
+fn a_sidecar_with_its_own_restart_or_sessions_keeps_the_process_unless_a_fresh_one_is_wanted() {
     let systemd = systemd();
-    let own = StrategyFacts {
-        by_own_means: true,
+    let spoken = StrategyFacts {
         can_speak_mainpid: true,
         ..facts(&systemd)
     };
-    assert_eq!(strategy(own), Some(IN_PROCESS));
-    assert_eq!(strategy(fresh(own)), Some(RESPAWN));
-    assert_eq!(strategy(update(own)), Some(RESPAWN));
-    assert_eq!(
-        strategy(with_mode(RestartMode::Respawn, own)),
-        Some(RESPAWN)
-    );
+    let by_own_means = StrategyFacts {
+        by_own_means: true,
+        ..spoken
+    };
+    let sticky = StrategyFacts {
+        sticky: true,
+        ..spoken
+    };
+    for kept in [by_own_means, sticky] {
+        assert_eq!(strategy(kept), Some(IN_PROCESS));
+        assert_eq!(strategy(fresh(kept)), Some(RESPAWN));
+        assert_eq!(strategy(update(kept)), Some(RESPAWN));
+        let respawn = with_mode(RestartMode::Respawn, kept);
+        assert_eq!(strategy(respawn), Some(RESPAWN));
+    }
 }
 
 #[test]

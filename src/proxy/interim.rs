@@ -5,6 +5,7 @@
 //! nothing left to write; the response is given to hyper only after that.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -68,21 +69,25 @@ impl Interim {
     }
 }
 
-/// Sends a request whose interim responses go to the client of this connection.
-pub async fn passed_on<B, T, F: Future<Output = T>>(
-    client: &Arc<Interim>,
-    mut request: http::Request<B>,
-    send: impl FnOnce(http::Request<B>) -> F,
-) -> T {
+/// Lets the interim responses to this request go to the client of this connection.
+pub fn pass_on<B>(client: &Arc<Interim>, request: &mut http::Request<B>) {
     let owner = Arc::clone(client);
-    hyper::ext::on_informational(&mut request, move |response| {
+    hyper::ext::on_informational(request, move |response| {
         // The gateway itself has told the client to go on, where that was asked.
         if response.status() != StatusCode::CONTINUE {
             owner.add(response.status(), response.headers());
         }
     });
-    let sending = send(request);
-    tokio::pin!(sending);
+}
+
+/// Waits for the response to a request, and until the client, if it gets interim responses, has them.
+pub async fn before_response<T>(
+    client: Option<&Interim>,
+    mut sending: Pin<&mut impl Future<Output = T>>,
+) -> T {
+    let Some(client) = client else {
+        return sending.await;
+    };
     let sent = loop {
         tokio::select! {
             biased;

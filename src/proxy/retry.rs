@@ -10,6 +10,7 @@
 //!
 //! A request with a body is sent once, and so is one of which a byte of the answer came.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -341,31 +342,29 @@ impl Exchange<'_> {
         &self,
         upstream: &Upstream,
         connection: &mut UpstreamConnection,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
         connection.awaits_head(true);
-        let sender = &mut connection.sender;
-        let sending = async {
-            match &self.interim {
-                Some(interim) => {
-                    interim::passed_on(interim, request, |request| sender.try_send_request(request))
-                        .await
-                }
-                None => sender.try_send_request(request).await,
+        if let Some(client) = &self.interim {
+            interim::pass_on(client, &mut request);
+        }
+        let sent = {
+            // Pinned at once: a future that is moved is copied.
+            let sending = pin!(connection.sender.try_send_request(request));
+            let sending = pin!(interim::before_response(self.interim.as_deref(), sending));
+            if self.answer.is_zero() {
+                Some(sending.await)
+            } else {
+                self.within_limit(sending).await
             }
         };
-        let sent = if self.answer.is_zero() {
-            sending.await
-        } else {
-            let Some(sent) = self.within_limit(sending).await else {
-                let why = format!(
-                    "{} did not answer within {:?} (limits.answer)",
-                    upstream.address, self.answer
-                );
-                return Err(AttemptError::TooSlow(why));
-            };
-            sent
+        let Some(sent) = sent else {
+            let why = format!(
+                "{} did not answer within {:?} (limits.answer)",
+                upstream.address, self.answer
+            );
+            return Err(AttemptError::TooSlow(why));
         };
         connection.awaits_head(false);
         sent.map_err(|mut error| {
@@ -389,8 +388,7 @@ impl Exchange<'_> {
 
     /// Waits for an answer no longer than `limits.answer`, which counts from the end of the client's
     /// body.
-    async fn within_limit<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(answer);
+    async fn within_limit<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut until = Instant::now() + self.answer;
         loop {
             if let Ok(answer) = timeout_at(until, &mut answer).await {

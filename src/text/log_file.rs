@@ -19,7 +19,7 @@ pub const VARIABLE: &str = "GATEWAY_HANDOVER_LOG";
 const STDERR: &str = "/proc/self/fd/2";
 
 /// The bits of a file that say who may read and write it.
-const ACCESS: u32 = 0o666;
+const ACCESS: libc::mode_t = 0o666;
 
 /// The file that standard error leads to.
 #[derive(Debug)]

@@ -170,6 +170,7 @@ fn micros(seconds: u64, micros: u64) -> u64 {
 trait Plain: Copy {}
 impl Plain for libc::proc_bsdinfo {}
 impl Plain for libc::proc_bsdshortinfo {}
+impl Plain for libc::proc_taskinfo {}
 
 // sys/proc_info.h: the kernel refuses less than its own size, and tells it.
 const _: () =

@@ -24,6 +24,7 @@ mod styled_line;
 mod synopsis;
 pub mod target;
 pub mod ui;
+mod unapplied;
 
 pub use error::{CliError, Exit};
 pub use ui::{Context, Ui};

@@ -148,7 +148,7 @@ async fn ask_and_follow(
 }
 
 /// Whether this command runs in the service of process `pid`.
-fn is_inside(pid: u32) -> bool {
+pub(super) fn is_inside(pid: u32) -> bool {
     let service = |pid| Process::read(pid).and_then(|process| process.service().map(str::to_owned));
     service(pid)
         .is_some_and(|theirs| service(std::process::id()).is_some_and(|ours| ours == theirs))

@@ -65,10 +65,13 @@ pub fn verdict(
         false => Tone::Good,
     };
     let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), tone)];
+    let notes = outcome.notes.iter();
+    let notes = notes.map(|note| StyledLine::from(format!("  note: {note}")));
     if matches!(
         outcome.outcome,
         RequestOutcome::Unchanged | RequestOutcome::Scheduled
     ) {
+        lines.extend(notes);
         return lines;
     }
     lines.extend(
@@ -88,8 +91,7 @@ pub fn verdict(
     ));
     let busy = drainers.iter().filter(|drainer| !is_idle(drainer));
     lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer)).into()));
-    let notes = outcome.notes.iter();
-    lines.extend(notes.map(|note| format!("  note: {note}").into()));
+    lines.extend(notes);
     lines
 }
 

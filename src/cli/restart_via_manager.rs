@@ -22,10 +22,11 @@ use super::services;
 use super::stale_gateways;
 use super::styled_line::Tone;
 use super::target::{self, Target};
+use super::unapplied;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::service::{self, Driven, Installed, UnitState, more_rights};
+use crate::service::{self, Driven, Installed, UnappliedFile, UnitState, more_rights};
 use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
@@ -51,6 +52,9 @@ pub struct ManagerRestartAnswer<'a> {
     probe: Option<&'a Downtime>,
     /// What was cleaned from the address.
     clean: &'a CleanReport,
+    /// The files that had changed after the service was started, and are applied now.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    applied: &'a [UnappliedFile],
 }
 
 words! {
@@ -88,13 +92,15 @@ struct ManagerRestart<'a> {
     before: UnitState,
     /// What the gateway said; none when it does not answer.
     status: Option<Status>,
+    /// What only a start by the manager applies.
+    unapplied: Vec<UnappliedFile>,
     /// What has been done so far, for the message when the user interrupts.
     stage: Cell<&'static str>,
 }
 
 /// Restarts an installed gateway through its service manager, and starts one that is stopped. None
-/// when the control socket is to be used instead: the gateway answers and `--force` was not given,
-/// or it is not a service, or it is another user's.
+/// when the control socket is to be used instead: the gateway answers, `--force` was not given, and
+/// nothing changed that only the manager applies; or it is not a service, or it is another user's.
 ///
 /// # Errors
 /// [`Exit::Refused`] when a healthy process has the port, [`Exit::StillBusy`] when the service is
@@ -107,9 +113,17 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         return Ok(None);
     };
     let answer = answer(ctx).await;
+    let mut unapplied = Vec::new();
     match &answer {
-        // It restarts itself; so does one of another name, which is not this service.
-        Ok(status) if !args.force || status.instance != unit.instance => return Ok(None),
+        // It is not this service.
+        Ok(status) if status.instance != unit.instance => return Ok(None),
+        Ok(status) => {
+            unapplied = only_by_manager(&env, &unit, status).await;
+            // It restarts itself.
+            if unapplied.is_empty() && !args.force {
+                return Ok(None);
+            }
+        }
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
         _ => {}
     }
@@ -128,6 +142,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
     refuse_unrunnable(&env, &unit).await?;
+    service::check_variables(&env, &unit).await?;
     let (status, silent) = match answer {
         Ok(status) => (Some(status), None),
         Err(error) => (None, Some(error.message)),
@@ -139,6 +154,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         unit,
         before,
         status,
+        unapplied,
         stage: Cell::new("nothing was done yet"),
     };
     if service::is_inside(&this.before) {
@@ -155,9 +171,32 @@ async fn answer(ctx: &Context) -> Result<Status, CliError> {
     ctx.target()?.status().await
 }
 
+/// What changed after the service was started, where the manager can apply it without a loss: it holds
+/// the listeners, and this user may ask it.
+async fn only_by_manager(env: &Env<'_>, unit: &Installed, status: &Status) -> Vec<UnappliedFile> {
+    let may_ask = unit.scope == Scope::User || nix::unistd::geteuid().is_root();
+    let holds = match service::state(env, unit).await {
+        Ok(state) => state.main_pid == status.pid && (state.fd_store > 0 || unit.socket.is_some()),
+        Err(_) => false,
+    };
+    match may_ask && holds {
+        true => {
+            let mut files = unapplied::unapplied(env, status).await;
+            files.retain(UnappliedFile::needs_start);
+            files
+        }
+        false => Vec::new(),
+    }
+}
+
 impl ManagerRestart<'_> {
     fn plan(&self, silent: Option<String>) -> String {
         let unit = &self.unit.unit;
+        if let Some(files) = unapplied::in_words(&self.unapplied) {
+            return format!(
+                "plan: {files} after {unit} was started, which only a start by systemd applies; so it ends when its work is done, systemd starts the next, and new connections wait meanwhile"
+            );
+        }
         match (silent, self.before.is_down()) {
             (None, true) => {
                 format!("plan: a gateway that runs by hand is asked to stop, and {unit} is started")
@@ -181,6 +220,10 @@ impl ManagerRestart<'_> {
         };
         let claim = service::address_claim(&self.env, &self.unit).await?;
         let cleaned = self.clean_addresses(&claim, &step).await?;
+        if !self.unapplied.is_empty() {
+            step("making systemd read its unit files");
+            service::read_units(&self.env, &self.unit).await?;
+        }
         let intent = AnnouncedRestart::leave(self, &claim);
         self.stage.set("the service manager goes on with it");
         let driven = service::restart(&self.env, &self.unit, &step).await?;
@@ -198,6 +241,7 @@ impl ManagerRestart<'_> {
             took_ms,
             probe: seen.as_ref(),
             clean: &cleaned,
+            applied: &self.unapplied,
         });
         Ok(Exit::Done)
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::environment::{Env, apply_env};
 use super::error::ConfigError;
 use super::model::Config;
@@ -26,6 +28,7 @@ pub struct Overrides {
     pub cwd: Option<PathBuf>,
     /// `--env`
     pub env: Vec<(String, String)>,
+    pub env_file: Option<PathBuf>,
     pub ready: Option<String>,
     /// `--start-timeout`
     pub start_timeout: Option<Dur>,
@@ -44,6 +47,8 @@ pub struct Loaded {
     pub instance: String,
     /// The file's text, as it was read.
     pub text: Option<String>,
+    /// When; files of variables are read after it.
+    pub read_at: Timestamp,
 }
 
 impl Loaded {
@@ -167,6 +172,7 @@ pub fn load_text(
         path: text.is_some().then(|| path.to_owned()),
         instance,
         text,
+        read_at: Timestamp::now(),
     })
 }
 
@@ -308,6 +314,7 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         || flags.port.is_some()
         || flags.cwd.is_some()
         || !flags.env.is_empty()
+        || flags.env_file.is_some()
         || flags.ready.is_some()
         || flags.start_timeout.is_some()
         || flags.reload.is_some()
@@ -316,7 +323,7 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        let message = "--exclusive, --app-port, --cwd, --env, --ready, --start-timeout, --reload and --stdin speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        let message = "--exclusive, --app-port, --cwd, --env, --env-file, --ready, --start-timeout, --reload and --stdin speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
         return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
@@ -329,6 +336,9 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         main.cwd = Some(directory.clone());
     }
     main.env.extend(flags.env.iter().cloned());
+    if let Some(file) = &flags.env_file {
+        main.env_file = Some(file.clone());
+    }
     if let Some(path) = &flags.ready {
         main.ready = Ready::Http(path.clone());
     }

@@ -3,6 +3,9 @@
 //! [`load()`] reads the file, then applies `GATEWAY_*` variables, then flags; `check` refuses
 //! contradictions. Every [`ConfigError`] names the file, the line and the column.
 
+mod dotenv;
+mod env_file;
+mod env_files;
 mod environment;
 mod error;
 #[cfg(test)]
@@ -25,6 +28,8 @@ mod validate;
 
 use std::time::Duration;
 
+pub use dotenv::parse as dotenv;
+pub use env_file::{EnvFile, EnvFileError, EnvFilePlaces};
 pub use environment::{Env, ignored as ignored_environment};
 pub use error::ConfigError;
 #[cfg(test)]
@@ -54,6 +59,10 @@ pub const TEXT_MAX: u64 = 4 * 1024 * 1024;
 
 /// The instance name when nothing else is said.
 pub const DEFAULT_INSTANCE: &str = "gateway";
+
+/// The variable that names those of `gatewayctl install --set` in the environment of a service, with
+/// blanks between them.
+pub const SET_NAMES: &str = "GATEWAY_SET_NAMES";
 
 /// The name of the sidecar that `gateway run -- COMMAND` makes.
 pub const MAIN_SIDECAR: &str = "main";

@@ -83,7 +83,7 @@ impl SidecarSpec {
         if let Some(command) = self.reload_command() {
             redactor.learn_command(command);
         }
-        for (key, value) in &self.env {
+        for (key, value) in self.of_env_file.variables().chain(&self.env) {
             redactor.learn_env(key, value);
         }
     }

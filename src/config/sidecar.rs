@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::env_file::EnvFile;
 use super::notice::{DrainNotice, Ready};
 use super::reload::{Reload, ReloadKeys};
 use super::sticky::{Sticky, StickyKeys};
@@ -54,6 +55,12 @@ pub struct SidecarSpec {
     /// Variables added to the environment; `{port}` becomes the private port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// A file of variables in the dotenv format, read anew for each generation; those of `env` win.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<PathBuf>,
+    /// What it says.
+    #[serde(skip)]
+    pub of_env_file: EnvFile,
     /// The directory it starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
@@ -126,6 +133,8 @@ impl SidecarSpec {
             command,
             prepare: Vec::new(),
             env: BTreeMap::new(),
+            env_file: None,
+            of_env_file: EnvFile::default(),
             cwd: None,
             port: None,
             ready: Ready::default(),

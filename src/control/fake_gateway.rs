@@ -133,6 +133,7 @@ pub fn status() -> Status {
         strategy: "in-process: started from a terminal".parse().unwrap(),
         listeners: vec![],
         config: None,
+        config_read_at: None,
         state_dir: "/tmp/state".into(),
         connections: 3,
         requests: 1,

@@ -3,9 +3,12 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::handover::failpoint;
 use super::recovery::ConfigOrigin;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
+use crate::os::working_directory::by_link;
 use crate::proxy::open_access_log;
 use crate::state::last_good_config;
 
@@ -13,11 +16,27 @@ use crate::state::last_good_config;
 ///
 /// # Errors
 /// Why not.
-pub fn usable(loaded: Loaded) -> Result<Loaded, ConfigError> {
+fn usable(loaded: Loaded) -> Result<Loaded, ConfigError> {
     match open_access_log(&loaded.config.gateway.access_log) {
         Ok(_) => Ok(loaded),
         Err(why) => Err(loaded.refuse(["gateway", "access_log"], &format!("access log: {why}"))),
     }
+}
+
+/// The configuration with the files of variables of its sidecars as they are now.
+pub fn with_env_files(mut loaded: Loaded, env: &Env<'_>) -> Loaded {
+    let directory = by_link(env.path("PWD"));
+    loaded.config.read_env_files(env, directory);
+    loaded
+}
+
+/// As [`usable`], for a generation that takes the place of one that serves: its files of variables
+/// must be usable, too. At a start a bad one keeps only its sidecar from starting, which tries again.
+///
+/// # Errors
+/// Why not.
+pub fn usable_whole(loaded: Loaded, env: &Env<'_>) -> Result<Loaded, ConfigError> {
+    with_env_files(usable(loaded)?, env).with_usable_env_files()
 }
 
 /// A configuration, and what it is worth.
@@ -56,12 +75,12 @@ impl Material {
         passed: impl FnOnce() -> Vec<Listen>,
     ) -> Result<Self, ConfigError> {
         let error = match config::load(flags, env).and_then(usable) {
-            Ok(loaded) => return Ok(Self::valid(loaded)),
+            Ok(loaded) => return Ok(Self::valid(with_env_files(loaded, env))),
             Err(error) => error,
         };
         let why = error.to_string();
         if let Some(loaded) = last_good_config::load(flags, env) {
-            return Ok(Self::instead(loaded, why));
+            return Ok(Self::instead(with_env_files(loaded, env), why));
         }
         let listen = passed();
         if listen.is_empty() {
@@ -76,6 +95,7 @@ impl Material {
             path: Some(whereabouts.path),
             instance: whereabouts.instance,
             text: None,
+            read_at: Timestamp::now(),
         };
         Ok(Self {
             loaded,
@@ -98,7 +118,11 @@ impl Material {
         let env = Env::real();
         let (instance, path) = (&self.loaded.instance, self.loaded.path.as_deref());
         let read = config::load_again(flags, &env, instance, path);
-        let mut read = read.and_then(usable).map_err(|error| error.to_string());
+        let read = match nobody_serves {
+            true => read.and_then(usable).map(|read| with_env_files(read, &env)),
+            false => read.and_then(|read| usable_whole(read, &env)),
+        };
+        let mut read = read.map_err(|error| error.to_string());
         if let Ok(read) = &mut read {
             // The name that this process insists on is no change of the user's.
             let before = &self.loaded.config.gateway.instance;
@@ -116,7 +140,8 @@ impl Material {
         }
     }
 
-    /// For a later try of a process that serves nothing: `read` is the user's as it is now. When
+    /// For a later try of a process that serves nothing: `read` is the user's as it is now, with its
+    /// files of variables. When
     /// that is not valid, the last good one of `state` stands in for it, else the one from before
     /// (`self`), unless that was nothing.
     ///
@@ -137,7 +162,7 @@ impl Material {
             last_good_config::load_from(state, flags, env),
             self.configuration,
         ) {
-            (Some(good), _) => good,
+            (Some(good), _) => with_env_files(good, env),
             (None, ConfigOrigin::Nothing { .. }) => return Err(why),
             (None, ConfigOrigin::Valid | ConfigOrigin::LastGood { .. }) => self.loaded,
         };

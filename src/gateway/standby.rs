@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Interval, interval, timeout};
 use tracing::{info, warn};
 
-use super::config_source::Material;
+use super::config_source::{Material, with_env_files};
 use super::option_future::or_never;
 use super::signals::{self, SignalRequest, Signals};
 use crate::config::{self, Env, Overrides};
@@ -111,7 +111,7 @@ pub fn read_again(before: Material, flags: &Overrides, paths: &Paths) -> Materia
                 );
                 return before;
             }
-            Ok(next)
+            Ok(with_env_files(next, &env))
         }
         Err(error) => Err(error.to_string()),
     };

@@ -10,7 +10,7 @@ use super::address_wait;
 use super::budget::EXTEND_BY;
 use super::building::Construction;
 use super::claim::{NoRight, RightToServe, claim};
-use super::config_source::{Material, usable};
+use super::config_source::{Material, usable_whole};
 use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::front_door::FrontDoor;
@@ -183,7 +183,8 @@ fn read(
         return Material::at_start(flags, &env, || Listeners::addresses_of(passed));
     };
     let (instance, path) = (&incoming.offer.instance, incoming.offer.config.as_deref());
-    match config::load_again(flags, &env, instance, path).and_then(usable) {
+    match config::load_again(flags, &env, instance, path).and_then(|read| usable_whole(read, &env))
+    {
         Ok(loaded) => Ok(Material::valid(loaded)),
         Err(error) => {
             incoming.refuse(&error.to_string());

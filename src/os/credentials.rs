@@ -44,6 +44,7 @@ impl Credentials {
         Self { uid, gid, groups }
     }
 
+    /// Those of this process; without groups, which change nothing for who is asked for itself.
     pub fn of_this_process() -> Self {
         Self {
             uid: geteuid(),
@@ -85,5 +86,69 @@ impl Credentials {
         // SAFETY: system calls only, on what was prepared before the fork.
         unsafe { command.pre_exec(become_user) };
         Ok(command)
+    }
+}
+
+/// What a process may do with files, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessRights {
+    pub user: Credentials,
+    /// Whether it may read and write whatever the mode bits say (CAP_DAC_OVERRIDE).
+    pub capable: bool,
+}
+
+impl ProcessRights {
+    /// Those of a process; none where it is gone, or the system has no /proc.
+    pub fn of(pid: u32) -> Option<Self> {
+        let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+        Self::read(&String::from_utf8_lossy(&status))
+    }
+
+    fn read(status: &str) -> Option<Self> {
+        /// Its bit in a set (capabilities(7)).
+        const DAC_OVERRIDE: u64 = 1 << 1;
+        let field = |name: &str| {
+            let line = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.to_owned());
+            status.lines().find_map(line)
+        };
+        // The real one, the effective one, the saved one, that for files.
+        let for_files = |name| field(name)?.split_whitespace().nth(3)?.parse::<u32>().ok();
+        let groups = field("Groups")?;
+        let groups = groups
+            .split_whitespace()
+            .filter_map(|group| group.parse().ok());
+        let capabilities = u64::from_str_radix(field("CapEff")?.trim(), 16).ok()?;
+        Some(Self {
+            user: Credentials {
+                uid: Uid::from_raw(for_files("Uid")?),
+                gid: Gid::from_raw(for_files("Gid")?),
+                groups: groups.map(Gid::from_raw).collect(),
+            },
+            capable: capabilities & DAC_OVERRIDE != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rights_of_a_process_are_read_from_its_status() {
+        let text = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000000002\n";
+        let rights = ProcessRights::read(text).unwrap();
+        let user = Credentials {
+            uid: Uid::from_raw(4),
+            gid: Gid::from_raw(8),
+            groups: vec![Gid::from_raw(9), Gid::from_raw(10)],
+        };
+        assert_eq!(
+            rights,
+            ProcessRights {
+                user,
+                capable: true
+            }
+        );
+        assert_eq!(ProcessRights::read("Uid:\t1\n"), None);
     }
 }

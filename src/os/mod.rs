@@ -6,6 +6,8 @@ pub mod credentials;
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;
 pub mod descriptors;
+pub mod file_access;
+mod file_identity;
 pub mod heap;
 pub mod jobs;
 pub mod mutex;

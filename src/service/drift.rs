@@ -7,7 +7,7 @@ use super::layout::{Installed, Layout};
 use super::provenance::diff;
 use super::sandbox::Sandbox;
 use super::unit_text::{RunAs, UnitPlan, UnitSubject, default_socket};
-use crate::config::Env;
+use crate::config::{Env, EnvFilePlaces};
 
 /// Every file that would be this unit, in the order in which systemd prefers them: all but the
 /// first are shadowed.
@@ -95,8 +95,10 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
 
 /// A unit without its files of variables.
 fn without_variables(text: &str) -> String {
+    let credential = format!("LoadCredential={}", EnvFilePlaces::credential(""));
     text.split_inclusive('\n')
         .filter(|line| !line.starts_with("EnvironmentFile="))
+        .filter(|line| !line.starts_with(&credential))
         .collect()
 }
 
@@ -132,6 +134,7 @@ mod tests {
                     run_as,
                     low_port,
                     bin_dir: dir.into(),
+                    credentials: Vec::from_iter(file.clone().map(|file| ("main".to_owned(), file))),
                     env_file: file,
                     systemd: 252,
                     ..UnitPlan::default()

@@ -8,6 +8,7 @@
 use std::str::Chars;
 
 use super::unit_quoting;
+use crate::config::SET_NAMES;
 use crate::text::redact::{MASK, Redactor};
 
 /// What systemd takes for the end of a line, in either order and number.
@@ -29,7 +30,8 @@ impl Secrets {
     /// Reads the text of the file. What its end leaves open is closed.
     pub fn parse(text: &str) -> Self {
         let mut rest = text.chars();
-        Self(std::iter::from_fn(|| Entry::read(&mut rest)).collect())
+        let entries = std::iter::from_fn(|| Entry::read(&mut rest));
+        Self(entries.filter(|entry| !entry.sets(SET_NAMES)).collect())
     }
 
     /// Sets a variable; an empty value removes it.
@@ -58,6 +60,13 @@ impl Secrets {
     /// The text of the file.
     pub fn text(&self) -> String {
         self.0.iter().map(|entry| entry.text.as_str()).collect()
+    }
+
+    /// The variable that names all of them, where there are some: these win over those of `env_file`, and
+    /// the gateway, which has them in its environment, cannot tell them from others.
+    pub fn names(&self) -> Option<(String, String)> {
+        let names: Vec<&str> = self.variables().map(|(name, _)| name).collect();
+        (!names.is_empty()).then(|| (SET_NAMES.to_owned(), names.join(" ")))
     }
 
     /// The variables, each with its value.

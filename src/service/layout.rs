@@ -85,6 +85,23 @@ impl Layout {
         self.config.join(format!("{instance}.secrets.env"))
     }
 
+    /// Where drop-ins of a unit may lie.
+    pub fn drop_in_dirs(&self, unit: &str) -> Vec<PathBuf> {
+        let template = unit
+            .split_once('@')
+            .map(|(stem, _)| format!("{stem}@.service"));
+        let places = [&self.units, &self.runtime_units]
+            .into_iter()
+            .chain(&self.vendor);
+        let in_place = |place: &PathBuf| {
+            let names = std::iter::once(unit).chain(template.as_deref());
+            names
+                .map(|name| place.join(format!("{name}.d")))
+                .collect::<Vec<_>>()
+        };
+        places.flat_map(in_place).collect()
+    }
+
     /// The directories of launchd: jobs where systemd has units, the configuration where a gateway
     /// without systemd looks for it.
     ///

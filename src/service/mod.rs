@@ -21,6 +21,7 @@ mod rights;
 pub mod sandbox;
 mod service_process;
 mod start_stop;
+mod unapplied;
 mod uninstall;
 mod unit_quoting;
 pub mod unit_text;
@@ -38,6 +39,9 @@ pub use rights::{Rights, as_user, more_rights};
 pub use service_process::ServiceProcess;
 pub use start_stop::{
     configuration, is_inside, read_configuration, restart, run_outside, select, start, state, stop,
+};
+pub use unapplied::{
+    FileRole, RunningGateway, UnappliedFile, changed, check_variables, read_units, unapplied,
 };
 pub use uninstall::uninstall;
 pub use version_manager::version_manager;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::sandbox::Sandbox;
 use super::unit_quoting;
-use crate::config::{DEFAULT_INSTANCE, DEFAULT_PORT, Listen};
+use crate::config::{DEFAULT_INSTANCE, DEFAULT_PORT, EnvFilePlaces, Listen};
 use crate::state::paths::Scope;
 
 /// The oldest systemd that the text is made for when the version is not known: that of the oldest
@@ -84,8 +84,11 @@ pub struct UnitPlan {
     pub bin_dir: PathBuf,
     /// Which user it runs as; without meaning in user scope.
     pub run_as: RunAs,
-    /// A file of variables.
+    /// A file of variables for all servers.
     pub env_file: Option<PathBuf>,
+    /// Files of variables that the service's user may not read, each with the server that it is for:
+    /// systemd passes them on.
+    pub credentials: Vec<(String, PathBuf)>,
     /// Another one, of our own: what it says wins.
     pub secrets: Option<PathBuf>,
     /// What a socket unit listens on; empty for none.
@@ -105,6 +108,7 @@ impl Default for UnitPlan {
             bin_dir: PathBuf::from("/usr/bin"),
             run_as: RunAs::Dynamic,
             env_file: None,
+            credentials: Vec::new(),
             secrets: None,
             sockets: Vec::new(),
             low_port: false,
@@ -290,6 +294,11 @@ impl UnitPlan {
     fn environment(&self, out: &mut UnitText) -> Result<(), UnitTextError> {
         for file in self.env_file.iter().chain(&self.secrets) {
             out.line("EnvironmentFile", unit_quoting::whole(&text(file)?));
+        }
+        for (sidecar, file) in &self.credentials {
+            let name = EnvFilePlaces::credential(sidecar);
+            let file = unit_quoting::whole(&text(file)?);
+            out.line("LoadCredential", format_args!("{name}:{file}"));
         }
         Ok(())
     }

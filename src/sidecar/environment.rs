@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::config::SET_NAMES;
 use crate::os::process::Stat;
 use crate::os::working_directory::by_link;
 use crate::supervisor::HINTS;
@@ -22,6 +23,7 @@ const OURS: &[&str] = &[
     "GATEWAY_NO_RESPAWN",
     "GATEWAY_STARTUP_TRACE",
     FILE_VARIABLE,
+    SET_NAMES,
     PID,
     PID_START,
 ];
@@ -42,6 +44,8 @@ const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
 pub struct Inherited {
     /// The environment without the scrubbed variables.
     pub environment: Vec<(OsString, OsString)>,
+    /// The names of those that `gatewayctl install --set` set: no file of variables replaces them.
+    pub set: Vec<String>,
     /// The soft limit on open files that the gateway started with; it raises its own.
     pub open_files: Option<(u64, u64)>,
     /// The working directory, where a link leads to it, which each start follows anew.
@@ -57,8 +61,10 @@ impl Inherited {
             .chain(this_process())
             .chain(unbuffered(std::env::var_os(PYTHON)))
             .collect();
+        let set = std::env::var(SET_NAMES).unwrap_or_default();
         Self {
             environment,
+            set: set.split(' ').map(str::to_owned).collect(),
             open_files: raise_open_files(),
             directory: by_link(std::env::var_os("PWD").map(PathBuf::from)),
         }

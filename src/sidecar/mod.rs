@@ -22,6 +22,7 @@ mod runner;
 mod secret_lines;
 mod serving;
 mod state;
+mod variables;
 
 pub use environment::{Inherited, started_from};
 pub use handle::Sidecar;

@@ -53,6 +53,7 @@ mod tests {
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
         let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
+            set: Vec::new(),
             open_files: None,
             directory: None,
         });

@@ -315,6 +315,7 @@ mod tests {
     async fn shell(script: &str) -> (ChildProcess, Pipes) {
         let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
+            set: Vec::new(),
             open_files: None,
             directory: None,
         });

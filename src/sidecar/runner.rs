@@ -84,10 +84,10 @@ impl From<String> for Death {
 
 impl Runner {
     /// Runs until the sidecar is stopped, or until its first start fails for good.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut ever_ready = false;
         let mut port_tries = 0;
-        while let Err(death) = self.once().await {
+        while let Err(death) = self.attempt().await {
             if death.port_taken && port_tries < PORT_TRIES {
                 port_tries += 1;
                 continue;
@@ -171,6 +171,12 @@ impl Runner {
             self.tell(SidecarStanding::Recovered, reason, false);
         }
         std::future::pending().await
+    }
+
+    /// One run, where its variables are known.
+    async fn attempt(&mut self) -> Result<(), Death> {
+        self.read_env_file().await?;
+        self.once().await
     }
 
     /// One run, until it is asked to end.
@@ -420,15 +426,6 @@ impl Runner {
             true => Ok(true),
             false => Err(format!("{} {end}", argv[0]).into()),
         }
-    }
-
-    pub(super) fn variables(&self, port: u16) -> Vec<(String, String)> {
-        let port = port.to_string();
-        let written = self.start.spec.env.iter();
-        let written = written.map(|(name, value)| (name.clone(), value.replace("{port}", &port)));
-        std::iter::once(("PORT".to_owned(), port.clone()))
-            .chain(written)
-            .collect()
     }
 
     pub(super) fn last_words(&self, output: &SidecarOutput) -> Vec<String> {

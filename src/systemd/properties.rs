@@ -91,6 +91,11 @@ impl Properties {
         self.get("EnvironmentFiles").unwrap_or_default()
     }
 
+    /// LoadCredential=: each name, and where systemd reads it.
+    pub fn credentials(&self) -> Vec<(String, String)> {
+        self.get("LoadCredential").unwrap_or_default()
+    }
+
     /// Why the unit was not loaded; empty where it was.
     pub fn load_error(&self) -> String {
         self.get::<(String, String)>("LoadError")

@@ -100,7 +100,7 @@ fn no_message_tells_everybody_to_use_sudo() {
 /// Files that open others by path as they are, with the reason. All others read by
 /// `config/regular_file.rs` or `state/untrusted_file.rs`: what opens a pipe waits for its other side, and
 /// for 45 s for who has a lease on a file.
-const OPENS: [(&str, &str); 24] = [
+const OPENS: [(&str, &str); 25] = [
     ("cli/commands/config.rs", "makes a file that is not there"),
     ("cli/commands/inhibit.rs", "/proc"),
     ("config/regular_file.rs", "the guarded open"),
@@ -109,6 +109,7 @@ const OPENS: [(&str, &str); 24] = [
     ("diagnose/doctor/gather/state_dir.rs", "/proc"),
     ("gateway/handover/failpoint.rs", "test builds only"),
     ("gateway/ownership.rs", "/dev/urandom"),
+    ("os/credentials.rs", "/proc"),
     ("os/oom.rs", "/proc and /sys"),
     ("os/platform/linux.rs", "O_PATH, and /proc"),
     ("os/port/linux.rs", "/proc"),

@@ -49,7 +49,8 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     let text = site.must(&["gatewayctl", "status"]);
     assert!(
         text.contains("gateway.service: was changed since gatewayctl wrote it")
-            && !text.contains("test.conf"),
+            && !text.contains("test.conf: drop-in")
+            && text.contains("test.conf (drop-in) changed"),
         "{text}"
     );
     let text = site.must(&["gatewayctl", "status", "--deep"]);

@@ -8,6 +8,7 @@ mod answers;
 mod chaos;
 mod clean;
 mod doctor;
+mod env_file;
 mod fd_store;
 mod field_cases;
 mod first_hour;

@@ -75,6 +75,10 @@ pub struct ServerArgs {
     /// The directory in which the server starts [default: the current one]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub cwd: Option<PathBuf>,
+    /// Read environment variables for the server from this file in the dotenv format, anew at each
+    /// restart and reload
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
     /// The server is ready when this path answers with success, e.g. /health [default: when it
     /// answers HEAD / with any status]
     #[arg(long, value_name = "PATH")]
@@ -161,6 +165,7 @@ impl RunArgs {
             port,
             former_port: _,
             cwd,
+            env_file,
             ready,
             start_timeout,
             reload,
@@ -176,6 +181,7 @@ impl RunArgs {
             port,
             cwd,
             env: self.env.clone(),
+            env_file,
             ready,
             start_timeout,
             reload,

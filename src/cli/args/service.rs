@@ -1,7 +1,5 @@
 //! The flags of `gatewayctl install` and `uninstall`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueHint};
 
 use super::gateway::{ServerArgs, variable};
@@ -22,9 +20,6 @@ pub struct InstallArgs {
     /// user, who cannot read /root or write your application's directory]
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub run_as: Option<String>,
-    /// Read environment variables from this file at each start
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub env_file: Option<PathBuf>,
     /// Set an environment variable for the server; may be repeated. It goes to a file that only the
     /// service manager may read; remove it with `--set KEY=`
     #[arg(long, short = 'e', visible_alias = "env", value_name = "KEY=VALUE", value_parser = variable)]

@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::cli::args::{ConfigCommand, InitArgs};
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
-use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::config::{self, ConfigError, Env, EnvFile, Loaded, Overrides};
+use crate::os::working_directory::by_link;
 use crate::proxy::check_access_log;
 use crate::service::more_rights;
 use crate::service::provenance::sign_starter;
@@ -61,9 +62,17 @@ pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> 
 /// # Errors
 /// What is wrong with it.
 pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
-    let loaded = config::load(flags, env)?;
+    let (loaded, text) = judge(flags, env)?;
+    Ok((loaded.with_usable_env_files()?, text))
+}
+
+/// The same, with files of variables that were read and may not be usable.
+fn judge(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
+    let mut loaded = config::load(flags, env)?;
     check_access_log(&loaded.config.gateway.access_log)
         .map_err(|why| loaded.refuse(["gateway", "access_log"], &format!("access log: {why}")))?;
+    let directory = by_link(env.path("PWD"));
+    loaded.config.read_env_files(env, directory);
     let usual = config::default_path(env, &loaded.instance);
     let text = match &loaded.path {
         Some(path) => format!("configuration {} is valid", path.display()),
@@ -75,15 +84,19 @@ pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), Con
     Ok((loaded, text))
 }
 
-fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
-    let env = Env::real();
-    verdict(&target::overrides(&ctx.global, &env), &env).map_err(CliError::from)
-}
-
 fn check(ctx: &Context) -> Result<Exit, CliError> {
-    let (loaded, text) = load(ctx)?;
+    let env = Env::real();
+    let (mut loaded, text) = judge(&target::overrides(&ctx.global, &env), &env)?;
+    let mut warnings = loaded.config.warnings();
+    for spec in loaded.config.sidecar.values_mut() {
+        // The gateway's user may, or the service manager.
+        if let EnvFile::Forbidden(why) = &spec.of_env_file {
+            warnings.push(format!("{why}; the gateway may be able to"));
+            spec.of_env_file = EnvFile::NotRead;
+        }
+    }
+    let loaded = loaded.with_usable_env_files()?;
     ctx.ui.say(text);
-    let warnings = loaded.config.warnings();
     for warning in &warnings {
         ctx.ui.say(format!("warning: {warning}"));
     }

@@ -56,7 +56,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         stdin: args.server.stdin,
         socket: args.socket,
         run_as: args.run_as.clone().map(RunAs::User),
-        env_file: args.env_file.clone(),
+        env_file: args.server.env_file.clone(),
         set: args.set.clone(),
         sandbox: args.sandbox,
         unset: args.unset.clone(),

@@ -2,10 +2,12 @@
 
 use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{RestartArgs, Wait};
-use crate::cli::restart_over_control::carry_out;
+use crate::cli::restart_over_control::{CompletedChange, carry_out, is_inside};
 use crate::cli::restart_report::{failed_clients, report};
-use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager};
+use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager, unapplied};
+use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams};
+use crate::service;
 use crate::state::terms::RequestOutcome;
 
 /// Restarts through the service manager where that is needed, else over the control socket.
@@ -20,6 +22,9 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     let (client, status) = target.connect_and_ask().await?;
     let peer = client.peer();
     let answering = AnsweringGateway::identify(ctx, &target.instance, peer).await;
+    if let AnsweringGateway::Service(unit, _) = &answering {
+        service::check_variables(&Env::real(), unit).await?;
+    }
     let config = preflight::check(&answering, peer, &status)?;
     ctx.ui.progress(&config.map_or_else(
         || format!("plan: {}", status.strategy),
@@ -33,7 +38,8 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
         fresh: args.fresh,
         ..RestartParams::default()
     });
-    let change = carry_out(ctx, &target, client, &status, &method).await?;
+    let mut change = carry_out(ctx, &target, client, &status, &method).await?;
+    tell_unapplied(&mut change).await;
     report(ctx, &method, &status, &change);
     Ok(match change.outcome.outcome {
         _ if failed_clients(&method, &change.outcome) => Exit::Failed,
@@ -49,12 +55,24 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
 pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let (client, status) = target.connect_and_ask().await?;
-    let change = carry_out(ctx, &target, client, &status, &Method::Reload).await?;
+    let mut change = carry_out(ctx, &target, client, &status, &Method::Reload).await?;
+    // Of an ExecReload=, systemd waits for the end, and asks nobody else meanwhile.
+    if !is_inside(status.pid) {
+        tell_unapplied(&mut change).await;
+    }
     report(ctx, &Method::Reload, &status, &change);
     Ok(match failed_clients(&Method::Reload, &change.outcome) {
         true => Exit::Failed,
         false => Exit::Done,
     })
+}
+
+/// Adds a note where something changed that only a start by systemd applies.
+async fn tell_unapplied(change: &mut CompletedChange) {
+    if let Some(now) = &change.now {
+        let left = unapplied::unapplied(&Env::real(), now).await;
+        change.outcome.notes.extend(unapplied::note(&left));
+    }
 }
 
 #[cfg(test)]

@@ -79,6 +79,9 @@ pub struct Status {
     /// The configuration file, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// When it and the files of variables were read for the current generation, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_read_at: Option<String>,
     /// The state directory.
     pub state_dir: String,
     /// Client connections open now.

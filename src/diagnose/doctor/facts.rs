@@ -25,6 +25,7 @@ pub struct DoctorFacts {
     /// The service, where it is installed.
     pub unit: Option<InstalledUnit>,
     pub config: ConfigFile,
+    pub server_files: ServerFiles,
     pub state_dir: Option<StateDir>,
     /// What the gateway reports, where it answers.
     pub status: Option<Status>,
@@ -97,6 +98,13 @@ impl ConfigFile {
     pub fn get(&self) -> Config {
         self.valid.clone().unwrap_or_default()
     }
+}
+
+/// What the service's user may do with the files of its servers.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFiles {
+    /// Sidecars whose file of variables cannot be used, and why.
+    pub bad_env_files: Vec<(String, String)>,
 }
 
 /// Who may access a file.

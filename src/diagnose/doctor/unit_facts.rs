@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
-use crate::service::{Installed, Rights};
+use crate::service::{Installed, Rights, UnappliedFile};
 use crate::state::paths::Scope;
 use crate::systemd::WaitsFor;
 use crate::systemd::words::{
@@ -34,7 +34,11 @@ pub struct InstalledUnit {
     pub shadowed: Vec<PathBuf>,
     /// Whether the user's manager runs without a login; none in system scope.
     pub lingers: Option<bool>,
-    pub env_files: Vec<EnvFile>,
+    pub env_files: Vec<UnitEnvFile>,
+    /// The names of what systemd reads for it (LoadCredential=).
+    pub credentials: Vec<String>,
+    /// What changed after the service was started, so that it is not applied.
+    pub unapplied: Vec<UnappliedFile>,
     /// Names of variables that the unit sets and whose values are secret.
     pub secrets: Vec<String>,
     /// Whether systemd creates a temporary user for it (DynamicUser=).
@@ -175,7 +179,7 @@ pub struct UnitLine {
 
 /// A file of EnvironmentFile=.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnvFile {
+pub struct UnitEnvFile {
     pub path: PathBuf,
     /// Whether it may be missing.
     pub optional: bool,
@@ -183,6 +187,8 @@ pub struct EnvFile {
     pub mode: Option<u32>,
     /// Whether it sets a secret variable.
     pub secret: bool,
+    /// The variables that systemd reads in another way than dotenv does, or not at all.
+    pub misread: Vec<String>,
     /// Whether it and its directory belong to root or the caller and are no links, so that no other
     /// user chose what the path leads to.
     pub ours: bool,

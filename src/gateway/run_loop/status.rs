@@ -183,6 +183,7 @@ impl Gateway {
                     .display()
                     .to_string()
             }),
+            config_read_at: Some(loaded.read_at.to_string()),
             state_dir: self.paths.state.display().to_string(),
             connections: stats.connections.load(Ordering::Relaxed),
             requests: stats.requests.load(Ordering::Relaxed),

@@ -22,7 +22,8 @@ impl ChosenOption {
             Self::StartTimeout => Some((MAIN, "start_timeout")),
             Self::Reload => Some((MAIN, "reload")),
             Self::Stdin => Some((MAIN, "stdin")),
-            Self::Socket | Self::RunAs | Self::EnvFile | Self::Sandbox => None,
+            Self::EnvFile => Some((MAIN, "env_file")),
+            Self::Socket | Self::RunAs | Self::Sandbox => None,
         }
     }
 
@@ -43,6 +44,7 @@ impl ChosenOption {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UnitChoices {
     run_as: Option<RunAs>,
+    /// A file of variables that systemd reads, as earlier versions of install had it.
     env_file: Option<PathBuf>,
     sandbox: Option<Sandbox>,
     socket: bool,

@@ -47,9 +47,12 @@ pub(super) fn compose(
             env.insert("PATH".into(), there(&place.path).into());
         }
     }
+    // Without a server of that name, systemd gives the variables to all of them.
+    let names_env_file = request.env_file.is_some() && has_main(&table);
     if request.exclusive
         || request.port.is_some()
         || request.cwd.is_some()
+        || names_env_file
         || request.ready.is_some()
         || request.start_timeout.is_some()
         || request.reload.is_some()
@@ -79,6 +82,9 @@ pub(super) fn compose(
             }
             main.insert("cwd".into(), utf8(&directory)?.into());
         }
+        if let Some(file) = &request.env_file {
+            main.insert("env_file".into(), utf8(&place.cwd.join(file))?.into());
+        }
         if let Some(path) = &request.ready {
             let ready = Table::from_iter([("http".to_owned(), path.clone().into())]);
             main.insert("ready".into(), ready.into());
@@ -99,6 +105,11 @@ pub(super) fn compose(
         }
     }
     Ok(table)
+}
+
+fn has_main(config: &Table) -> bool {
+    let sidecars = config.get("sidecar").and_then(Value::as_table);
+    sidecars.is_some_and(|sidecars| sidecars.contains_key(MAIN_SIDECAR))
 }
 
 /// Reads the text as the gateway would, without this process's environment.
@@ -147,7 +158,10 @@ fn absolute(command: &[String], place: &Invocation) -> Result<Vec<String>, Servi
         return Err(if program.contains('/') {
             error.next(format!("ls -l {program}"))
         } else if place.sudo {
-            error.next(format!("gatewayctl install … -- \"$(command -v {program})\" …   (sudo has a PATH of its own: {})", place.path))
+            error.next(format!(
+                "sudo env \"PATH=$PATH\" gatewayctl install …   (sudo has a PATH of its own: {})",
+                place.path
+            ))
         } else {
             error.next(format!("command -v {program}   (looked in {})", place.path))
         });

@@ -13,6 +13,7 @@ use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::provenance::Written;
+use crate::service::unit_quoting;
 use crate::supervisor::HINTS;
 use crate::text::redact::Redactor;
 
@@ -73,7 +74,7 @@ impl InstanceFiles {
             config_file: body
                 .map(|body| PlannedFile::new(path, Some(body), 0o600))
                 .transpose()?,
-            variables: plan_variables(&secrets_path, &secrets_before, &secrets)?,
+            variables: plan_variables(&secrets_path, &secrets_before, &secrets, &config)?,
             instance,
             config,
             former,
@@ -86,6 +87,11 @@ impl InstanceFiles {
     /// The file of variables that the unit must name.
     pub fn secrets_file(&self) -> Option<PathBuf> {
         (!self.secrets.is_empty()).then(|| self.secrets_path.clone())
+    }
+
+    /// The variable that names what `--set` set, where a file of variables must not replace it.
+    pub fn set_names(&self) -> Option<(String, String)> {
+        self.secrets.names().filter(|_| has_env_file(&self.config))
     }
 
     /// Teaches every secret that there is and that there will be.
@@ -225,10 +231,15 @@ fn divide(
     }
 }
 
+fn has_env_file(config: &Config) -> bool {
+    config.sidecar.values().any(|spec| spec.env_file.is_some())
+}
+
 fn plan_variables(
     path: &Path,
     before: &Written,
     secrets: &Secrets,
+    config: &Config,
 ) -> Result<Option<PlannedFile>, ServiceError> {
     let former = Secrets::parse(before.text().unwrap_or_default());
     let unchanged = match before {
@@ -239,7 +250,9 @@ fn plan_variables(
     if unchanged {
         return Ok(None);
     }
-    let body = (!secrets.is_empty()).then(|| secrets.text());
+    let names = secrets.names().filter(|_| has_env_file(config));
+    let names = names.map(|(key, names)| format!("{key}={}\n", unit_quoting::variable(&names)));
+    let body = (!secrets.is_empty()).then(|| secrets.text() + &names.unwrap_or_default());
     Ok(Some(PlannedFile {
         shown: Some((former.shown(&former), secrets.shown(&former))),
         ..PlannedFile::new(path.to_owned(), body, 0o600)?

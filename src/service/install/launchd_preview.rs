@@ -6,6 +6,7 @@ use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::plan::InstallFacts;
 use super::request::InstallRequest;
+use super::variables;
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::service::error::ServiceError;
 use crate::service::launchd_plist::JobPlan;
@@ -29,6 +30,7 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
         .instance
         .clone()
         .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+    variables::check(request, &facts.place)?;
     let contents = InstanceFiles::make(request, instance.clone(), &facts.layout, &facts.place)?;
     let job = job(env, request, &facts, scope, &instance)?;
     let redactor = contents.redactor(request);
@@ -74,6 +76,7 @@ fn plan_plist(
             .variables()
             .map(|(key, value)| (key.to_owned(), if shown { MASK } else { value }.to_owned()));
         job.environment.extend(secrets);
+        job.environment.extend(contents.set_names());
         job.text()
             .map_err(|error| ServiceError::usage(error.to_string()))
     };
@@ -104,12 +107,6 @@ fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
         return usage(
             "--socket is for systemd: the gateway does not take sockets from launchd yet",
             "the same command without it",
-        );
-    }
-    if request.env_file.is_some() {
-        return usage(
-            "--env-file is for systemd: launchd reads no files of variables",
-            "--set NAME=VALUE",
         );
     }
     if request

@@ -1,5 +1,6 @@
 //! `gatewayctl install`: it looks, decides, shows, test-starts, writes and starts, in this order.
 
+mod account;
 mod address_conflicts;
 mod chosen;
 mod config_text;
@@ -12,6 +13,7 @@ mod remaining_steps;
 mod request;
 mod socket_place;
 mod test_start;
+mod variables;
 
 pub use self::request::{ChosenOption, InstallRequest, ServiceManagerKind};
 
@@ -22,7 +24,7 @@ use self::request::Ask;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::linger;
-use super::manager::{Job, Manager, UnitState, systemctl};
+use super::manager::{Job, Manager, UnitState};
 use super::report::{InstallOutcome, InstallReport};
 use super::start_stop::{Say, bring_up, run, run_unit};
 use super::wait_ready;
@@ -120,9 +122,9 @@ async fn check_addresses(
 /// The note for a running service that was changed without `--now`.
 fn how_to_apply(unit: &Installed, todo: &RemainingSteps) -> String {
     let apply = if todo.unit {
-        systemctl(unit.scope, &format!("restart {}", unit.unit))
+        format!("gatewayctl restart --instance {}", unit.instance)
     } else {
-        "gatewayctl reload".to_owned()
+        format!("gatewayctl reload --instance {}", unit.instance)
     };
     format!("it runs as before until: {apply}")
 }

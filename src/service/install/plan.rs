@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::User;
-
+use super::account::account;
 use super::address_conflicts;
 use super::chosen::{self, UnitChoices};
 use super::config_text::{self, Invocation};
@@ -12,6 +11,7 @@ use super::instance_files::InstanceFiles;
 use super::notes;
 use super::request::InstallRequest;
 use super::socket_place;
+use super::variables;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::os::port;
 use crate::os::working_directory::by_link;
@@ -133,6 +133,7 @@ impl InstallPlan {
         let instance = choose_instance(env, request, layout.scope)?;
         let (asked, before) = (request, chosen_before(layout, &instance)?);
         let request = &request.over(before.clone());
+        variables::check(asked, &facts.place)?;
         let contents = InstanceFiles::make(request, instance.clone(), layout, &facts.place)?;
         guard_other_command(request, &contents)?;
         refuse_nothing(&contents.config, &layout.config_file(&contents.instance))?;
@@ -259,14 +260,20 @@ fn unit_plan(
     contents: &InstanceFiles,
 ) -> Result<UnitPlan, ServiceError> {
     let listen = &contents.config.gateway.listen;
+    let run_as = run_as(request, facts)?;
+    let sandbox = request.sandbox.unwrap_or_default();
+    let scope = facts.layout.scope;
+    let credentials =
+        variables::credentials(facts.systemd, scope, (&run_as, sandbox), &contents.config)?;
     Ok(UnitPlan {
         subject: UnitSubject::Instance(contents.instance.clone()),
         scope: facts.layout.scope,
-        sandbox: request.sandbox.unwrap_or_default(),
+        sandbox,
         bin_dir: facts.bin_dir.clone(),
-        run_as: run_as(request, facts)?,
+        run_as,
         low_port: needs_low_port(request, facts, listen)?,
-        env_file: env_file(request, facts)?,
+        env_file: variables::of_all(request, &contents.config),
+        credentials,
         secrets: contents.secrets_file(),
         sockets: if request.socket {
             listen.clone()
@@ -393,24 +400,6 @@ fn needs_low_port(
     }
 }
 
-fn env_file(
-    request: &InstallRequest,
-    facts: &InstallFacts,
-) -> Result<Option<PathBuf>, ServiceError> {
-    let Some(file) = &request.env_file else {
-        return Ok(None);
-    };
-    let file = facts.place.cwd.join(file);
-    match std::fs::metadata(&file) {
-        Ok(meta) if meta.is_file() => Ok(Some(file)),
-        Ok(_) => Err(ServiceError::usage(format!(
-            "--env-file {}: not a file",
-            file.display()
-        ))),
-        Err(error) => Err(ServiceError::file("read", &file, &error)),
-    }
-}
-
 /// A configuration may hold secrets: only its reader may read it. A temporary user (DynamicUser) has
 /// no group before it runs.
 fn config_access(
@@ -430,15 +419,4 @@ fn config_access(
         }
     }
     Ok(file)
-}
-
-fn account(name: &str) -> Result<User, ServiceError> {
-    match User::from_name(name) {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`"))
-            .next(Rights::now().as_root(&format!("useradd --system {name}")))),
-        Err(error) => Err(ServiceError::failed(format!(
-            "cannot look up user `{name}`: {error}"
-        ))),
-    }
 }

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::deep::{self, Deep, Drift};
 use crate::cli::Exit;
+use crate::cli::unapplied::{unapplied, unit_of};
 use crate::config::Env;
 use crate::control::protocol::{Stage, Status};
+use crate::service::UnappliedFile;
 
 /// The answer: what the gateway says of itself, and what is known of its files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +18,9 @@ pub struct StatusAnswer {
     pub status: Status,
     /// The files that are not as install wrote them.
     pub drift: Vec<Drift>,
+    /// The files that changed after the service was started, so that they are not applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unapplied: Vec<UnappliedFile>,
     /// What only `--deep` looks at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deep: Option<Deep>,
@@ -24,7 +29,8 @@ pub struct StatusAnswer {
 /// Adds what is known of its files, and with `deep` of its unit.
 pub async fn shown(status: Status, deep: bool) -> StatusAnswer {
     let env = Env::real();
-    let unit = deep::unit_of(&env, &status);
+    let unit = unit_of(&env, &status);
+    let unapplied = unapplied(&env, &status).await;
     let drift = unit
         .as_ref()
         .map(|unit| deep::drift(&env, unit, deep))
@@ -37,6 +43,7 @@ pub async fn shown(status: Status, deep: bool) -> StatusAnswer {
     StatusAnswer {
         status,
         drift,
+        unapplied,
         deep,
     }
 }

@@ -86,14 +86,6 @@ pub struct UnitSummary {
     pub needs_reload: bool,
 }
 
-/// The unit of a gateway that systemd supervises.
-pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
-    if !status.supervisor.is_systemd() {
-        return None;
-    }
-    service::find(env, &status.instance, None)
-}
-
 /// The files of a unit that are not as install wrote them; drop-ins, which are where users are to
 /// change a unit, only with `deep`.
 pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {

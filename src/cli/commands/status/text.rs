@@ -6,8 +6,10 @@ use super::answer::{StatusAnswer, exit};
 use super::deep::{Deep, Drift, DriftKind};
 use crate::cli::restart_report::draining;
 use crate::cli::styled_line::{StyledLine, Tone};
+use crate::cli::unapplied::way;
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
+use crate::service::UnappliedFile;
 use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, mebibytes, padded, span};
 use crate::text::words::Words;
@@ -36,6 +38,7 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<StyledLine> {
     text.line("restarts", &status.strategy.to_string());
     text.line("supervisor", &status.supervisor.to_string());
     text.drift(&shown.drift);
+    text.unapplied(&shown.unapplied);
     for (label, value) in shown.deep.iter().flat_map(Deep::lines) {
         text.line(label, &value);
     }
@@ -194,6 +197,15 @@ impl StatusText<'_> {
         self.lines.extend(self.ui.labelled_list("files", &lines));
     }
 
+    fn unapplied(&mut self, files: &[UnappliedFile]) {
+        let lines: Vec<String> = files.iter().map(UnappliedFile::to_string).collect();
+        self.lines
+            .extend(self.ui.labelled_list("not applied", &lines));
+        if !files.is_empty() {
+            self.line("", way(files));
+        }
+    }
+
     fn paths_and_version(&mut self, status: &Status) {
         let config = status.config.as_deref();
         self.line("config", config.unwrap_or("none: defaults and flags"));
@@ -232,6 +244,7 @@ mod tests {
     use crate::control::protocol::{
         DrainStatus, LastRestart, LeaseStatus, RecoveryStatus, SidecarStateName, SidecarStatus,
     };
+    use crate::service::FileRole;
     use crate::state::terms::RequestKindName;
 
     #[test]
@@ -291,6 +304,11 @@ mod tests {
         let shown = StatusAnswer {
             status,
             drift: vec![],
+            unapplied: vec![UnappliedFile {
+                file: "/srv/app.env".into(),
+                role: FileRole::Variables,
+                gone: false,
+            }],
             deep: None,
         };
         let now = "2026-01-02T03:04:17Z".parse().unwrap();
@@ -313,6 +331,8 @@ mod tests {
              \x20             cut: GET / for 3 s\n\
              \x20 restarts    in-process: started from a terminal\n\
              \x20 supervisor  none (foreground)\n\
+             \x20 not applied /srv/app.env (variables) changed\n\
+             \x20             gatewayctl restart, as root for a service of the machine, has systemd start it anew\n\
              \x20 config      none: defaults and flags\n\
              \x20 state       /tmp/state"
                 .lines()

@@ -161,6 +161,19 @@ pub(super) const CHECKS: &[Check] = &[
         ..Check::ERROR
     },
     Check {
+        code: "env-file-unusable",
+        title: "a sidecar's file of variables cannot be used",
+        why: "The next restart is refused, and the next start leaves the sidecar out until the file \
+               can be used.",
+        cure: "Correct the line that is named, or let the gateway's user read the file.",
+        judge: |facts| {
+            let (name, why) = facts.server_files.bad_env_files.first()?;
+            let next = advice("correct the file, then: gatewayctl reload");
+            Problem::at(sidecar_key(facts, name, "env_file"), why.clone(), next)
+        },
+        ..Check::ERROR
+    },
+    Check {
         code: "path-missing",
         title: "a configured PATH names directories that do not exist",
         why: "Programs that the sidecar starts by name are not found there.",

@@ -4,7 +4,9 @@ use crate::config::DEFAULT_INSTANCE;
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, lines, root_command};
 use crate::diagnose::doctor::unit_facts::{UnitLine, UnitProperties};
+use crate::service::FileRole;
 use crate::service::provenance::Written;
+use crate::state::paths::Scope;
 use crate::systemd::words::{LoadState, Word};
 use crate::text::shell;
 
@@ -90,6 +92,33 @@ pub(super) const CHECKS: &[Check] = &[
             let cure = Remedy::Fix(Fix::DaemonReload, unit.systemctl("daemon-reload"));
             let message = "it or one of its drop-ins changed after systemd read it";
             Problem::at(unit.file(), message, cure)
+        },
+        ..Check::WARNING
+    },
+    Check {
+        code: "change-not-applied",
+        title: "a file of the service changed and is not applied",
+        why: "What runs is as before. The gateway reads files of variables for each generation, and \
+               systemd reads units, drop-ins and what only root may read when it starts the service.",
+        cure: "gatewayctl reload applies what the gateway reads; for the rest gatewayctl restart has \
+               systemd start the service anew, without losing a request.",
+        judge: |facts| {
+            let unit = facts.unit.as_ref()?;
+            // A changed configuration has a finding of its own.
+            let changed = (unit.unapplied.iter())
+                .filter(|file| file.role != FileRole::Configuration)
+                .collect::<Vec<_>>();
+            let first = changed.first()?;
+            let next = match changed.iter().any(|file| file.needs_start()) {
+                true if unit.installed.scope == Scope::System => unit
+                    .rights
+                    .as_root(&format!("gatewayctl restart{}", instance(facts))),
+                true => format!("gatewayctl restart{}", instance(facts)),
+                false => format!("gatewayctl reload{}", instance(facts)),
+            };
+            let all = changed.iter().map(ToString::to_string).collect();
+            let message = "it changed after it was read for what runs";
+            Problem::with(all, first.file.display(), message, command(next))
         },
         ..Check::WARNING
     },
@@ -217,6 +246,23 @@ pub(super) const CHECKS: &[Check] = &[
         ..Check::ERROR
     },
     Check {
+        code: "env-file-misread",
+        title: "systemd reads an environment file otherwise than it is meant",
+        why: "EnvironmentFile= is not the dotenv format: systemd ignores lines that begin with \
+               `export`, and takes a comment after a value for a part of the value.",
+        cure: "Let the gateway read the file: gatewayctl install --env-file FILE. Then reload and \
+               restart apply an edit, too.",
+        judge: |facts| {
+            let mut files = facts.unit.as_ref()?.env_files.iter();
+            let file = files.find(|file| !file.misread.is_empty())?;
+            let path = shell::word(&file.path);
+            let message = format!("systemd reads {} otherwise", file.misread.join(", "));
+            let next = install(facts, &format!(" --env-file {path}"));
+            Problem::at(path, message, next)
+        },
+        ..Check::WARNING
+    },
+    Check {
         code: "env-file-mode",
         title: "every user can read an environment file with a secret",
         why: "Only systemd needs to read the file, and it does so as root before it switches to \
@@ -229,11 +275,15 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn install(facts: &DoctorFacts, more: &str) -> Remedy {
-    let instance = match facts.instance.as_str() {
+    command(format!("gatewayctl install{}{more}", instance(facts)))
+}
+
+/// The flag that names it, with a blank before it, where one is needed.
+fn instance(facts: &DoctorFacts) -> String {
+    match facts.instance.as_str() {
         DEFAULT_INSTANCE => String::new(),
         other => format!(" --instance {other}"),
-    };
-    command(format!("gatewayctl install{instance}{more}"))
+    }
 }
 
 fn env_file_mode(facts: &DoctorFacts) -> Option<Problem> {

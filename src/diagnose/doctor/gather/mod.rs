@@ -3,6 +3,7 @@
 mod config_file;
 mod machine;
 mod process;
+mod service_user;
 mod state_dir;
 mod unit;
 
@@ -57,7 +58,11 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
         ..DoctorFacts::default()
     };
     if let Some(installed) = installed {
-        facts.unit = Some(unit::look(&env, installed).await);
+        let read_at = facts
+            .status
+            .as_ref()
+            .and_then(|status| status.config_read_at.clone());
+        facts.unit = Some(unit::look(&env, installed, read_at.as_deref()).await);
     }
     let (status, main) = (facts.status.as_ref(), facts.main_pid());
     let of_unit = facts.unit.as_ref().and_then(|unit| unit.uid);
@@ -72,6 +77,9 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
         facts.config.valid = Some(Config::default());
     } else {
         facts.config = config_file::look(&env, installed, believed, &target.config, unseen);
+    }
+    if let (Some(unit), Some(config)) = (&facts.unit, &facts.config.valid) {
+        facts.server_files = service_user::look(config, main, &unit.credentials);
     }
     let told = believed.map(|status| PathBuf::from(&status.state_dir));
     let named = target.state_dir.or(told);

@@ -1,18 +1,20 @@
 //! The unit: its files, and what its manager reports.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Env, regular_file};
+use crate::config::{Env, dotenv, regular_file};
 use crate::diagnose::doctor::unit_facts::{
-    EnvFile, InstalledUnit, UnitFile, UnitLine, UnitProperties,
+    InstalledUnit, UnitEnvFile, UnitFile, UnitLine, UnitProperties,
 };
 use crate::service::drift;
+use crate::service::environment_file::Secrets;
 use crate::service::linger;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
-use crate::service::{Installed, Layout, Rights, ServiceError};
+use crate::service::{Installed, Layout, Rights, ServiceError, changed};
 use crate::state::paths::Scope;
 use crate::systemd::{Properties, WaitsFor, journal};
 use crate::text::redact::{MASK, Redactor};
@@ -26,7 +28,12 @@ const ENV_FILE_MAX: u64 = 1024 * 1024;
 /// How many lines of journald about one service are kept.
 const SUPPRESSED_SHOWN: usize = 3;
 
-pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit {
+/// `config_read_at` is when the gateway read its configuration, as it says.
+pub(super) async fn look(
+    env: &Env<'_>,
+    installed: &Installed,
+    config_read_at: Option<&str>,
+) -> InstalledUnit {
     let (asked, unreachable) = match ask(env, installed).await {
         Ok(asked) => (asked, None),
         Err(error) => (Default::default(), Some(error.message)),
@@ -54,6 +61,12 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
             .into_iter()
             .map(|(path, optional)| env_file(path.into(), optional))
             .collect(),
+        credentials: raw
+            .credentials()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect(),
+        unapplied: changed(env, installed, &raw, config_read_at),
         secrets: secret_names(&properties.environment),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),
         uid: match (&account, own) {
@@ -158,13 +171,14 @@ fn read(path: &Path) -> UnitFile {
     }
 }
 
-fn env_file(path: PathBuf, optional: bool) -> EnvFile {
+fn env_file(path: PathBuf, optional: bool) -> UnitEnvFile {
     let mode = std::fs::metadata(&path)
         .ok()
         .map(|meta| meta.permissions().mode() & 0o7777);
     // It may belong to the service's user.
     let text = regular_file::read(&path, ENV_FILE_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
+    let misread = misread(&text);
     let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
     let ours = |path: &Path| {
         let users = [0, nix::unistd::geteuid().as_raw()];
@@ -172,13 +186,25 @@ fn env_file(path: PathBuf, optional: bool) -> EnvFile {
             .is_ok_and(|meta| !meta.is_symlink() && users.contains(&meta.uid()))
     };
     let ours = ours(&path) && path.parent().is_some_and(ours);
-    EnvFile {
+    UnitEnvFile {
         path,
         optional,
         mode,
         secret,
+        misread,
         ours,
     }
+}
+
+/// The names of the variables that people mean, and systemd reads otherwise; none where the text is no
+/// dotenv either.
+fn misread(text: &str) -> Vec<String> {
+    let read = Secrets::parse(text);
+    // Of two with one name, both take the last.
+    let by_systemd: BTreeMap<&str, &str> = read.variables().collect();
+    let meant = dotenv(text).unwrap_or_default().into_iter();
+    let other = |(name, value): &(String, String)| by_systemd.get(&**name) != Some(&&**value);
+    meant.filter(other).map(|(name, _)| name).collect()
 }
 
 /// The names of the variables with secret values.

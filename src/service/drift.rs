@@ -38,7 +38,7 @@ pub fn copies(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
 /// it does not.
 ///
 /// User and sockets of the request are read back from the text. Every sandbox and kind of port is
-/// tried, and files of variables are not compared: only the request knows them.
+/// tried, and files of variables and what may be written are not compared: only the request knows them.
 pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
     let value = |key: &str| {
         text.lines()
@@ -67,7 +67,7 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
         systemd,
         ..UnitPlan::default()
     };
-    let text = without_variables(text);
+    let text = without_own_files(text);
     let mut nearest: Option<String> = None;
     for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
         for low_port in [false, true] {
@@ -93,11 +93,12 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
     nearest
 }
 
-/// A unit without its files of variables.
-fn without_variables(text: &str) -> String {
+/// A unit without its files of variables and what it may write.
+fn without_own_files(text: &str) -> String {
     let credential = format!("LoadCredential={}", EnvFilePlaces::credential(""));
     text.split_inclusive('\n')
         .filter(|line| !line.starts_with("EnvironmentFile="))
+        .filter(|line| !line.starts_with("ReadWritePaths="))
         .filter(|line| !line.starts_with(&credential))
         .collect()
 }

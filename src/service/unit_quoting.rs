@@ -10,8 +10,26 @@ pub(super) fn program(path: &str) -> String {
     format!("{prefix}{}", word(path))
 }
 
+/// The text of a word that [`word`] wrote.
+pub(super) fn read_word(word: &str) -> String {
+    let inner = word
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let mut rest = inner.unwrap_or(word).chars();
+    let mut text = String::with_capacity(word.len());
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => text.extend(rest.next()),
+            // It is there twice.
+            '%' => text.extend(rest.next()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// A word, quoted where needed; `%`, quotes and backslash are kept from their special meaning.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let plain = |c: char| {
         c.is_ascii_alphanumeric()
             || matches!(

@@ -91,6 +91,8 @@ pub struct UnitPlan {
     pub credentials: Vec<(String, PathBuf)>,
     /// Another one, of our own: what it says wins.
     pub secrets: Option<PathBuf>,
+    /// What the service may write to though its sandbox would not let it.
+    pub writable: Vec<PathBuf>,
     /// What a socket unit listens on; empty for none.
     pub sockets: Vec<Listen>,
     /// Whether the gateway itself must bind a port that only root may bind.
@@ -110,6 +112,7 @@ impl Default for UnitPlan {
             env_file: None,
             credentials: Vec::new(),
             secrets: None,
+            writable: Vec::new(),
             sockets: Vec::new(),
             low_port: false,
             systemd: OLDEST_SYSTEMD,
@@ -167,6 +170,7 @@ impl UnitPlan {
         self.supervision(&mut out);
         self.directories(&mut out);
         self.walls(&mut out);
+        self.openings(&mut out)?;
 
         out.section("Install");
         if !self.sockets.is_empty() {
@@ -238,6 +242,7 @@ impl UnitPlan {
         );
         out.line("StandardError", "inherit");
         self.walls(&mut out);
+        self.openings(&mut out)?;
         Ok(out.0)
     }
 
@@ -366,6 +371,35 @@ impl UnitPlan {
             }
         }
     }
+}
+
+impl UnitPlan {
+    /// Whether it has its own view of the file systems, with parts that are read-only.
+    pub fn has_walls(&self) -> bool {
+        self.scope == Scope::System && (self.sandbox != Sandbox::Off || self.is_dynamic())
+    }
+
+    fn openings(&self, out: &mut UnitText) -> Result<(), UnitTextError> {
+        for path in self.writable.iter().filter(|_| self.has_walls()) {
+            // The service starts without it, too: what is gone may come back.
+            let path = format!("-{}", text(path)?);
+            out.line(WRITABLE, unit_quoting::word(&path));
+        }
+        Ok(())
+    }
+}
+
+const WRITABLE: &str = "ReadWritePaths";
+
+/// What a unit that install wrote may write to.
+pub fn writable_of_unit(text: &str) -> Vec<PathBuf> {
+    let values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(WRITABLE)?.strip_prefix('='));
+    let words = values.map(unit_quoting::read_word);
+    words
+        .filter_map(|word| Some(word.strip_prefix('-')?.into()))
+        .collect()
 }
 
 /// The text of a unit while it is written.

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 
 use super::environment::Inherited;
 use super::keeper::{Kept, Pipes};
 use crate::config::{Dur, StdinMode};
+use crate::os::credentials::Credentials;
+use crate::os::file_access::{self, Access};
 use crate::os::platform;
 use crate::os::process::{Ended, PidFd, in_words, living_in_group};
 
@@ -286,6 +288,11 @@ pub fn not_loaded(argv: &[String], limit: Duration) -> String {
 }
 
 fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied
+        && let Some(why) = in_the_way(program, cwd)
+    {
+        return format!("cannot start {program}: {why}");
+    }
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         return format!(
             "cannot start {program}: its directory {} does not exist",
@@ -301,6 +308,27 @@ fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
         }
         _ => format!("cannot start {program}: {error}"),
     }
+}
+
+/// What keeps this process from its directory or its program, with who it is.
+fn in_the_way(program: &str, cwd: Option<&Path>) -> Option<String> {
+    let me = Credentials::of_this_process();
+    let way = |path: &Path, access| {
+        let barrier = file_access::barrier(&me, true, path, access);
+        barrier.ok().flatten()
+    };
+    let directory = cwd.and_then(|cwd| way(cwd, Access::Enter));
+    let file = Path::new(program).is_absolute().then(|| Path::new(program));
+    let barrier = directory.or_else(|| way(file?, Access::Run))?;
+    let user = match User::from_uid(me.uid) {
+        Ok(Some(user)) => user.name,
+        _ => format!("uid {}", me.uid),
+    };
+    Some(format!(
+        "{user} cannot {} {} (permission denied)",
+        barrier.access,
+        barrier.path.display()
+    ))
 }
 
 #[cfg(test)]

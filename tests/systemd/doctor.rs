@@ -166,6 +166,7 @@ const CASES: &[Case] = &[
         Drop("Environment=COLOR=blue"),
         RESTART,
     ),
+    case("cwd-read-only", Config("s#^cwd = .*#cwd = \"/srv\"#")),
     Case {
         undo: "rm /etc/gw.env",
         ..mended(

@@ -2,6 +2,7 @@
 //! root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod access_log;
 mod addresses;
 mod answers;

@@ -1,5 +1,7 @@
 //! The flags of `gatewayctl install` and `uninstall`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueHint};
 
 use super::gateway::{ServerArgs, variable};
@@ -16,10 +18,14 @@ pub struct InstallArgs {
     /// Let a socket unit hold the listeners, so that connections queue even before the first start
     #[arg(long)]
     pub socket: bool,
-    /// The user that a system service runs as [default: the user who called sudo, else a temporary
-    /// user, who cannot read /root or write your application's directory]
+    /// The user that a system service runs as [default: the user who called sudo, else the owner of the
+    /// server's directory, if that is not root, else a temporary user, who writes nowhere]
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub run_as: Option<String>,
+    /// The server writes to this directory or file, for example a database or uploads; may be repeated.
+    /// It is tried whether the service's user may, and the sandbox lets it
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub writable: Vec<PathBuf>,
     /// Set an environment variable for the server; may be repeated. It goes to a file that only the
     /// service manager may read; remove it with `--set KEY=`
     #[arg(long, short = 'e', visible_alias = "env", value_name = "KEY=VALUE", value_parser = variable)]

@@ -57,6 +57,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         socket: args.socket,
         run_as: args.run_as.clone().map(RunAs::User),
         env_file: args.server.env_file.clone(),
+        writable: args.writable.clone(),
         set: args.set.clone(),
         sandbox: args.sandbox,
         unset: args.unset.clone(),

@@ -105,6 +105,8 @@ impl ConfigFile {
 pub struct ServerFiles {
     /// Sidecars whose file of variables cannot be used, and why.
     pub bad_env_files: Vec<(String, String)>,
+    /// Sidecars that cannot write to their working directory.
+    pub read_only_cwds: Vec<(String, PathBuf)>,
 }
 
 /// Who may access a file.

@@ -37,6 +37,8 @@ pub struct InstalledUnit {
     pub env_files: Vec<UnitEnvFile>,
     /// The names of what systemd reads for it (LoadCredential=).
     pub credentials: Vec<String>,
+    /// What its sandbox lets it write besides (ReadWritePaths=).
+    pub writable: Vec<String>,
     /// What changed after the service was started, so that it is not applied.
     pub unapplied: Vec<UnappliedFile>,
     /// Names of variables that the unit sets and whose values are secret.

@@ -8,7 +8,7 @@ use toml::Table;
 use super::request::{ChosenOption, InstallRequest};
 use crate::config::MAIN_SIDECAR;
 use crate::service::sandbox::Sandbox;
-use crate::service::unit_text::RunAs;
+use crate::service::unit_text::{RunAs, writable_of_unit};
 
 impl ChosenOption {
     /// Where the configuration keeps it: a table, and a key of it.
@@ -23,7 +23,7 @@ impl ChosenOption {
             Self::Reload => Some((MAIN, "reload")),
             Self::Stdin => Some((MAIN, "stdin")),
             Self::EnvFile => Some((MAIN, "env_file")),
-            Self::Socket | Self::RunAs | Self::Sandbox => None,
+            Self::Socket | Self::RunAs | Self::Writable | Self::Sandbox => None,
         }
     }
 
@@ -46,6 +46,7 @@ pub(super) struct UnitChoices {
     run_as: Option<RunAs>,
     /// A file of variables that systemd reads, as earlier versions of install had it.
     env_file: Option<PathBuf>,
+    writable: Vec<PathBuf>,
     sandbox: Option<Sandbox>,
     socket: bool,
 }
@@ -64,6 +65,7 @@ impl UnitChoices {
             env_file: values("EnvironmentFile")
                 .map(PathBuf::from)
                 .find(|file| file != secrets),
+            writable: writable_of_unit(text),
             sandbox: Some(Sandbox::of_unit(text)),
             socket,
         }
@@ -75,6 +77,7 @@ impl UnitChoices {
             ChosenOption::Socket => self.socket,
             ChosenOption::RunAs => matches!(self.run_as, Some(RunAs::User(_))),
             ChosenOption::EnvFile => self.env_file.is_some(),
+            ChosenOption::Writable => !self.writable.is_empty(),
             ChosenOption::Sandbox => self.sandbox.is_some_and(|one| one != Sandbox::default()),
             _ => false,
         }
@@ -107,6 +110,7 @@ impl InstallRequest {
             ChosenOption::Socket => self.socket,
             ChosenOption::RunAs => self.run_as.is_some(),
             ChosenOption::EnvFile => self.env_file.is_some(),
+            ChosenOption::Writable => !self.writable.is_empty(),
             ChosenOption::Sandbox => self.sandbox.is_some(),
         }
     }
@@ -120,6 +124,9 @@ impl InstallRequest {
             (self.run_as.clone()).or_else(|| before.run_as.filter(|_| kept(ChosenOption::RunAs)));
         request.env_file = (self.env_file.clone())
             .or_else(|| before.env_file.filter(|_| kept(ChosenOption::EnvFile)));
+        if request.writable.is_empty() && kept(ChosenOption::Writable) {
+            request.writable = before.writable;
+        }
         request.sandbox =
             (self.sandbox).or_else(|| before.sandbox.filter(|_| kept(ChosenOption::Sandbox)));
         request
@@ -135,6 +142,7 @@ mod tests {
     #[test]
     fn a_unit_tells_what_it_was_made_with() {
         let secrets = PathBuf::from("/etc/gateway/gateway.secrets.env");
+        let writable = vec![PathBuf::from("/srv/50% \"of\" it"), "/srv/data".into()];
         for scope in [Scope::System, Scope::User] {
             for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
                 for run_as in [RunAs::Dynamic, RunAs::User("100%".into())] {
@@ -145,6 +153,7 @@ mod tests {
                             run_as: run_as.clone(),
                             env_file: env_file.clone(),
                             secrets: Some(secrets.clone()),
+                            writable: writable.clone(),
                             ..UnitPlan::default()
                         };
                         let read = UnitChoices::read(&plan.service().unwrap(), &secrets, false);
@@ -156,6 +165,9 @@ mod tests {
                             assert_eq!(read.sandbox, Some(same));
                         } else {
                             assert_eq!(read.run_as, Some(run_as.clone()));
+                            let walled = sandbox != Sandbox::Off || run_as == RunAs::Dynamic;
+                            assert_eq!(read.writable.len(), if walled { 2 } else { 0 });
+                            assert!(!walled || read.writable == writable);
                             assert_eq!(read.sandbox, Some(sandbox));
                         }
                     }
@@ -169,6 +181,7 @@ mod tests {
         let before = UnitChoices {
             run_as: Some(RunAs::User("ada".into())),
             env_file: Some("/srv/env".into()),
+            writable: vec!["/srv/data".into()],
             sandbox: Some(Sandbox::Strict),
             socket: true,
         };
@@ -176,6 +189,7 @@ mod tests {
         assert_eq!(again.run_as, before.run_as);
         assert_eq!(again.env_file, before.env_file);
         assert_eq!(again.sandbox, before.sandbox);
+        assert_eq!(again.writable, before.writable);
         assert!(again.socket);
 
         let asked = InstallRequest {

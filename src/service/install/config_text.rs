@@ -37,14 +37,17 @@ pub(super) fn compose(
     }
     if !request.command.is_empty() {
         let main = section(section(&mut table, "sidecar")?, MAIN_SIDECAR)?;
-        let command: Value = absolute(&request.command, place)?.into();
+        let command = absolute(&request.command, place)?;
+        let program = PathBuf::from(command.first().cloned().unwrap_or_default());
+        let command: Value = command.into();
         let same = main.get("command") == Some(&command);
         main.insert("command".into(), command);
         main.insert("cwd".into(), utf8(&place.cwd)?.into());
         let env = section(main, "env")?;
         // The same command keeps the PATH with which it was found to work.
         if !(same && env.contains_key("PATH")) {
-            env.insert("PATH".into(), there(&place.path).into());
+            let path = with_directory(&there(&place.path), program.parent());
+            env.insert("PATH".into(), path.into());
         }
     }
     // Without a server of that name, systemd gives the variables to all of them.
@@ -223,6 +226,20 @@ pub(super) fn lost_in_tmp(config: &Config) -> Option<String> {
     None
 }
 
+/// The directories with that of the command before them, where they lack it: what a version manager
+/// (nvm, pyenv) or a virtual environment installs runs other programs of its directory.
+fn with_directory(path: &str, directory: Option<&Path>) -> String {
+    let directory = directory
+        .and_then(Path::to_str)
+        .filter(|dir| !dir.is_empty());
+    match directory {
+        Some(dir) if !path.split(':').any(|known| known == dir) && !dir.contains(':') => {
+            format!("{dir}:{path}")
+        }
+        _ => path.to_owned(),
+    }
+}
+
 /// The directories of PATH that exist: a shell's set-up leaves others behind, among them "the
 /// current directory".
 fn there(path: &str) -> String {
@@ -271,6 +288,21 @@ mod tests {
     #[test]
     fn only_directories_of_the_path_that_exist_are_kept() {
         assert_eq!(there("/usr/bin::/nonexistent/bin:.:/bin"), "/usr/bin:/bin");
+    }
+
+    #[test]
+    fn the_directory_of_the_command_comes_first_where_it_is_missing() {
+        for (path, directory, expected) in [
+            (
+                "/usr/bin:/bin",
+                "/root/.nvm/bin",
+                "/root/.nvm/bin:/usr/bin:/bin",
+            ),
+            ("/usr/bin:/bin", "/bin", "/usr/bin:/bin"),
+            ("/usr/bin", "/a:b", "/usr/bin"),
+        ] {
+            assert_eq!(with_directory(path, Some(Path::new(directory))), expected);
+        }
     }
 
     #[test]

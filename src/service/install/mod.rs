@@ -1,5 +1,6 @@
 //! `gatewayctl install`: it looks, decides, shows, test-starts, writes and starts, in this order.
 
+mod access;
 mod account;
 mod address_conflicts;
 mod chosen;

@@ -1,7 +1,11 @@
 //! What install would make of a request on this machine. Nothing is changed here.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
+
+use super::access;
 use super::account::account;
 use super::address_conflicts;
 use super::chosen::{self, UnitChoices};
@@ -12,7 +16,7 @@ use super::notes;
 use super::request::InstallRequest;
 use super::socket_place;
 use super::variables;
-use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
+use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen, MAIN_SIDECAR};
 use crate::os::port;
 use crate::os::working_directory::by_link;
 use crate::service::error::ServiceError;
@@ -139,6 +143,7 @@ impl InstallPlan {
         refuse_nothing(&contents.config, &layout.config_file(&contents.instance))?;
         let unit = unit_plan(request, facts, &contents)?;
         refuse_hidden_tmp(&unit, &contents.config)?;
+        access::check(&unit, &contents.config, &unit.writable)?;
         let listen = &contents.config.gateway.listen;
         socket_place::refuse_closed(&unit, layout, &instance, listen)?;
         let (files, former_socket) = files(layout, &unit, &contents)?;
@@ -150,6 +155,7 @@ impl InstallPlan {
             socket: request.socket.then(|| unit.socket_name()),
         };
         let mut notes = notes::of(&unit, &contents);
+        notes.extend(access::note_read_only(&unit, &contents.config));
         let kept = chosen::kept(asked, contents.base.clone(), &before);
         if !kept.is_empty() {
             notes.push(format!(
@@ -260,7 +266,8 @@ fn unit_plan(
     contents: &InstanceFiles,
 ) -> Result<UnitPlan, ServiceError> {
     let listen = &contents.config.gateway.listen;
-    let run_as = run_as(request, facts)?;
+    let main = contents.config.sidecar.get(MAIN_SIDECAR);
+    let run_as = run_as(request, facts, main.and_then(|main| main.cwd.as_deref()))?;
     let sandbox = request.sandbox.unwrap_or_default();
     let scope = facts.layout.scope;
     let credentials =
@@ -275,6 +282,9 @@ fn unit_plan(
         env_file: variables::of_all(request, &contents.config),
         credentials,
         secrets: contents.secrets_file(),
+        writable: (request.writable.iter())
+            .map(|path| facts.place.cwd.join(path))
+            .collect(),
         sockets: if request.socket {
             listen.clone()
         } else {
@@ -357,7 +367,13 @@ fn guard_other_command(
     )))
 }
 
-fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, ServiceError> {
+/// The user that is named, else the one who called sudo, else the owner of the server's directory, else
+/// a temporary one.
+fn run_as(
+    request: &InstallRequest,
+    facts: &InstallFacts,
+    cwd: Option<&Path>,
+) -> Result<RunAs, ServiceError> {
     if facts.layout.scope == Scope::User {
         return match request.run_as {
             Some(_) => Err(ServiceError::usage(
@@ -368,10 +384,18 @@ fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, Servi
         };
     }
     let sudo_user = || facts.sudo_user.clone().map(RunAs::User);
-    match request.run_as.clone().or_else(sudo_user) {
+    let owner = || cwd.and_then(owner).map(RunAs::User);
+    match request.run_as.clone().or_else(sudo_user).or_else(owner) {
         Some(RunAs::User(name)) => Ok(RunAs::User(account(&name)?.name)),
         Some(RunAs::Dynamic) | None => Ok(RunAs::Dynamic),
     }
+}
+
+/// The user who has a directory; none for root, and for a number without an account.
+fn owner(directory: &Path) -> Option<String> {
+    let uid = Uid::from_raw(std::fs::metadata(directory).ok()?.uid());
+    let account = User::from_uid(uid).ok().flatten()?;
+    (!uid.is_root()).then_some(account.name)
 }
 
 fn needs_low_port(

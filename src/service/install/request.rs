@@ -51,6 +51,8 @@ pub enum ChosenOption {
     RunAs,
     /// No file of variables
     EnvFile,
+    /// Nothing that the sandbox lets it write besides
+    Writable,
     /// The default sandboxing level
     Sandbox,
 }
@@ -76,6 +78,8 @@ pub struct InstallRequest {
     pub socket: bool,
     pub run_as: Option<RunAs>,
     pub env_file: Option<PathBuf>,
+    /// What the server writes to.
+    pub writable: Vec<PathBuf>,
     pub set: Vec<(String, String)>,
     /// Options that go back to their defaults.
     pub unset: Vec<ChosenOption>,

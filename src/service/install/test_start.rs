@@ -6,14 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::User;
+
 use super::plan::InstallPlan;
 use crate::config::{Config, SidecarSpec, regular_file};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::manager::{Job, Manager, UnitState};
+use crate::service::rights::as_user;
+use crate::service::sandbox::Sandbox;
 use crate::service::start_stop::{Say, telling_slow};
-use crate::service::unit_text::UnitPlan;
+use crate::service::unit_text::{RunAs, UnitPlan};
 use crate::sidecar::EXTENSIONS;
+use crate::state::paths::Scope;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
 
 /// What systemd and the gateway need besides the servers.
@@ -141,9 +146,35 @@ fn failure(
         .collect();
     let last = lines.split_at(lines.len().saturating_sub(LAST_LINES)).1;
     let cause = cause(plan, state, result, limit);
-    ServiceError::failed(format!("the command does not start as a service ({cause}); nothing was changed"))
-        .quoting(last)
-        .next(format!("gateway check --start -- COMMAND   (tries it here, without the service's user and sandbox, now `{}`)", plan.sandbox))
+    ServiceError::failed(format!(
+        "the command does not start as a service ({cause}); nothing was changed"
+    ))
+    .quoting(last)
+    .next(how_to_try(plan))
+}
+
+/// Commands that tell whose fault it is: the command's, its user's, or that of the sandbox.
+fn how_to_try(plan: &UnitPlan) -> String {
+    let by_hand = "gateway check --start -- COMMAND";
+    let by_user = match (plan.scope, &plan.run_as) {
+        (Scope::User, _) => format!("{by_hand}   (tries it without the sandbox)"),
+        (Scope::System, RunAs::Dynamic) => {
+            "the same command with --run-as USER   (a user with an account, not a temporary one)"
+                .to_owned()
+        }
+        (Scope::System, RunAs::User(name)) => {
+            let user = User::from_name(name).ok().flatten();
+            let uid = user.map_or(0, |user| user.uid.as_raw());
+            format!(
+                "{}   (tries it as that user, without the sandbox)",
+                as_user(uid, by_hand)
+            )
+        }
+    };
+    match plan.sandbox {
+        Sandbox::Off => by_user,
+        sandbox => format!("{by_user}\nthe same command with --sandbox off   (now `{sandbox}`)"),
+    }
 }
 
 /// systemd's own exit codes, for what went wrong before the gateway ran (systemd.exec(5), "Process

@@ -161,6 +161,29 @@ pub(super) const CHECKS: &[Check] = &[
         ..Check::ERROR
     },
     Check {
+        code: "cwd-read-only",
+        title: "a sidecar cannot write to its working directory",
+        why: "A server that keeps a database or uploads there fails with \"unable to open database \
+               file\" or the like. A temporary user (DynamicUser=) writes nowhere, and the sandbox \
+               shows parts of the system read-only.",
+        cure: "Do nothing if the server writes nothing. Else install again with --run-as and the owner \
+               of the directory, and name what the server writes with --writable.",
+        judge: |facts| {
+            let unit = facts
+                .unit
+                .as_ref()
+                .filter(|unit| unit.writable.is_empty())?;
+            let (name, dir) = facts.server_files.read_only_cwds.first()?;
+            let dir = shell::word(dir);
+            let user = if unit.dynamic { " --run-as USER" } else { "" };
+            let install = format!("gatewayctl install{}{user} --writable {dir}", facts.flags);
+            let message = format!("it cannot write to {dir}");
+            let place = sidecar_key(facts, name, "cwd");
+            Problem::at(place, message, command(unit.rights.as_root(&install)))
+        },
+        ..Check::NOTE
+    },
+    Check {
         code: "env-file-unusable",
         title: "a sidecar's file of variables cannot be used",
         why: "The next restart is refused, and the next start leaves the sidecar out until the file \

@@ -66,6 +66,7 @@ pub(super) async fn look(
             .into_iter()
             .map(|(name, _)| name)
             .collect(),
+        writable: raw.texts("ReadWritePaths"),
         unapplied: changed(env, installed, &raw, config_read_at),
         secrets: secret_names(&properties.environment),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),

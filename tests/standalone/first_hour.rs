@@ -3,11 +3,22 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::support::gateway::{Gateway, READY, Setup, ctl_in, said, scrub};
 use crate::support::{nobody, port, servers, wait};
 use nix::sys::signal::Signal;
+
+/// A gateway that ends with the test, and its server with it.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
 
 /// A Python server in which a piece of code runs before it serves.
 fn python(code: &str) -> Vec<String> {
@@ -95,27 +106,23 @@ fn a_relative_state_directory_gives_servers_an_absolute_notify_socket() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
     scrub(&mut command);
     let log = dir.path().join("log");
-    let mut child = command
-        .args(["run", "--state-dir", "state", "--listen", &addr, "--config"])
-        .arg(&config)
-        .current_dir(dir.path())
-        .stdin(Stdio::null())
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
+    let gateway = Started(
+        command
+            .args(["run", "--state-dir", "state", "--listen", &addr, "--config"])
+            .arg(&config)
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap(),
+    );
     let ready = wait::within(wait::DEADLINE, || {
         let text = fs::read_to_string(&log).unwrap();
         text.contains(READY).then_some(())
     });
-    let main = servers_of(child.id());
+    let main = servers_of(gateway.0.id());
     let given = main.iter().find_map(|pid| variable(*pid, "NOTIFY_SOCKET"));
-    // SIGTERM: its server ends with it.
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(child.id() as i32),
-        Signal::SIGTERM,
-    )
-    .unwrap();
-    child.wait().unwrap();
+    drop(gateway);
     assert!(ready.is_some(), "{}", fs::read_to_string(&log).unwrap());
     let given = given.expect("it has a notify socket");
     assert!(Path::new(&given).is_absolute(), "{given}");
@@ -199,16 +206,18 @@ fn a_log_in_a_file_is_followed_when_it_is_moved_away_or_cut() {
     let state = dir.path().join("state");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
     scrub(&mut command);
-    let mut child = command
-        .args(["run", "--config", "/dev/null", "--listen"])
-        .arg(format!("127.0.0.1:{}", port::private()))
-        .arg("--state-dir")
-        .arg(&state)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
+    let gateway = Started(
+        command
+            .args(["run", "--config", "/dev/null", "--listen"])
+            .arg(format!("127.0.0.1:{}", port::private()))
+            .arg("--state-dir")
+            .arg(&state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap(),
+    );
     let text = |path: &Path| {
         fs::read(path)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -255,12 +264,7 @@ fn a_log_in_a_file_is_followed_when_it_is_moved_away_or_cut() {
         fs::metadata(&log).unwrap().uid(),
         nix::unistd::geteuid().as_raw()
     );
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(child.id() as i32),
-        Signal::SIGTERM,
-    )
-    .unwrap();
-    child.wait().unwrap();
+    drop(gateway);
 }
 
 /// The throttle keeps the door open and the server away: a restart starts it, in this very process.

@@ -98,7 +98,7 @@ const NOTHING: Preset = Preset {
 };
 
 /// The well-known servers. Where two fit, the first one counts.
-pub const PRESETS: [Preset; 14] = [
+pub const PRESETS: [Preset; 15] = [
     Preset {
         program: "OpenClaw",
         known_by: &["openclaw", "gateway"],
@@ -166,9 +166,18 @@ pub const PRESETS: [Preset; 14] = [
         ..NOTHING
     },
     Preset {
+        program: "vite preview",
+        known_by: &["vite", "preview"],
+        note: "It takes another port than it was told where that is taken: --strictPort.",
+        source: "https://vite.dev/config/preview-options",
+        ..NOTHING
+    },
+    Preset {
         program: "vite",
         known_by: &["vite"],
-        note: "It takes another port than it was told where that is taken: --strictPort.",
+        flags: &[PresetFlag::Exclusive],
+        two_copies: TwoCopies::No,
+        note: "Version 8.4 refuses a second one in a project, unless it is started with --bypass-lock: then a restart needs no --exclusive, and a configuration that does not load replaces nothing. It takes another port than it was told where that is taken: --strictPort.",
         source: "https://vite.dev/config/server-options",
         ..NOTHING
     },
@@ -274,6 +283,8 @@ mod tests {
             ("bundle exec puma -p 1", Some("puma")),
             ("node node_modules/.bin/next dev -p 1", Some("next dev")),
             ("next start", Some("next start")),
+            ("node_modules/.bin/vite --port 1", Some("vite")),
+            ("vite preview", Some("vite preview")),
             ("esbuild --serve=127.0.0.1:1", Some("esbuild --serve")),
             ("esbuild --bundle", None),
             ("./nextcloud dev", None),

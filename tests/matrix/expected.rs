@@ -104,9 +104,8 @@ pub fn or_else(fault: Fault, moment: Moment) -> Option<Outcome> {
             Some(Outcome::KeptOld)
         }
         (Fault::KillNew, Moment::Failpoint("old.after-go")) => Some(Outcome::TookBack),
-        (Fault::KillNewServer, _) if moment.progress() == Progress::Draining => {
-            Some(Outcome::HandedBack)
-        }
+        (Fault::KillNewServer, Moment::ServerStarts(_)) => None,
+        (Fault::KillNewServer, _) => Some(Outcome::HandedBack),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, READY, Setup, pids, said};
-use crate::support::handover::fresh;
+use crate::support::handover::{Failpoint, fresh};
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::{servers, wait};
@@ -341,6 +341,34 @@ fn a_new_copy_that_dies_in_a_fresh_process_gives_the_service_back_to_the_process
     fs::remove_file(dir.path().join("refuse")).unwrap();
     fresh(&gateway);
     assert_ne!(ask(&gateway), old);
+}
+
+/// It is killed on the way: whoever of both is left serves, and can be restarted.
+#[test]
+fn a_fresh_process_that_dies_while_it_gives_the_service_back_leaves_somebody_who_serves() {
+    if !servers::have("python3") {
+        return;
+    }
+    for point in ["old.before-mainpid", "old.after-go", "old.yielded"] {
+        let (dir, failpoint) = (tempfile::tempdir().unwrap(), Failpoint::new());
+        let setup = early(dir.path()).env("GATEWAY_SUPERVISOR", "none");
+        let gateway = kept(failpoint.on(setup)).start();
+        let (old, first) = (ask(&gateway), gateway.main_pid());
+        let fresh_one = fresh(&gateway);
+        failpoint.arm(point, "kill");
+        refuse(dir.path(), &ask(&gateway));
+        wait::until(&format!("it is killed at {point}"), || {
+            (!pids().any(|pid| pid == fresh_one)).then_some(())
+        });
+        wait::until("the process before is the owner on record", || {
+            (gateway.main_pid() == first).then_some(())
+        });
+        gateway.wait_status("it is ready", |status| status["stage"] == "ready");
+        eprintln!("{point}: the old copy serves: {}", ask(&gateway) == old);
+        fs::remove_file(dir.path().join("refuse")).unwrap();
+        fresh(&gateway);
+        ask(&gateway);
+    }
 }
 
 /// Whoever waits for the end of the old copy is told that there is none.

@@ -173,7 +173,7 @@ impl PairWorld {
                             .push_back(if can { Said::Ready } else { Said::Failed });
                         return Some(world);
                     }
-                    Said::Go => {
+                    Said::Go | Said::Gone if said == Said::Go || world.returning => {
                         world.returning = false;
                         Event::Go
                     }

@@ -142,8 +142,12 @@ impl Gateway {
             // A waiter is the main process itself: systemd does not start the next one.
             let restarts = self.supervision.by_systemd() && !self.successor.is_waiter();
             let (successor, state) = (&mut self.successor, &self.paths.state);
-            if !successor.take_service(generation, &why, restarts, state) {
-                return;
+            let returning = successor.is_returning();
+            match successor.take_service(generation, &why, restarts, state) {
+                true if returning => return self.step(Event::Go),
+                true => {}
+                false if returning => return self.stay_away(),
+                false => return,
             }
         }
         let mut scene = StepScene::default();
@@ -296,8 +300,8 @@ impl Gateway {
                 self.tell_successor();
             }
             Some(ToSuccessor::Relapsed(obituary)) => self.relapsed(&obituary),
-            // If it died, the end of the other stream to it tells that, too.
-            None if self.successor.is_returning() => self.stay_away(),
+            // It has died: the end of the stream that it was started with tells what is to be done.
+            None if self.successor.is_returning() => {}
             None => {
                 let ends = matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. });
                 self.predecessor.lost(!self.machine.owned() && !ends);

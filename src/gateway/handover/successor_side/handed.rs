@@ -200,7 +200,9 @@ impl SuccessorSide {
             warn!("[gateway] {why}; the service manager starts the next one");
             return false;
         }
-        match Lock::take(state) {
+        // It comes with an offer of the service, too.
+        let lock = self.lock.take().map_or_else(|| Lock::take(state), Ok);
+        match lock {
             Ok(lock) => self.lock = Some(lock),
             Err(error) => {
                 warn!("[gateway] {why}; {error}, so it has the service now");

@@ -6,5 +6,8 @@ mod field;
 mod fuzz;
 mod house;
 mod layers;
+#[path = "../support/pages.rs"]
+#[allow(dead_code)]
+mod pages;
 mod readme;
 mod sources;

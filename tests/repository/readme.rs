@@ -1,30 +1,30 @@
-//! The README and its sister pages keep what they promise as far as a program can tell: the programs
-//! take every command line, and every file that is named exists.
+//! README and the pages below `docs` keep what they promise as far as a program can tell: the
+//! programs take every command line and every configuration, every link leads somewhere, and every
+//! file that is named exists.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use gateway::programs::{CtlCli, GatewayCli};
+use gateway::internals::load_text;
+use gateway::programs::{CtlCli, Env, GatewayCli, Overrides};
 
-const README: &str = include_str!("../../README.md");
+use crate::pages::{self, Page};
 
-const PAGES: [(&str, &str); 6] = [
-    ("README.md", README),
-    ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
-    ("SECURITY.md", include_str!("../../SECURITY.md")),
-    ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
-    (
-        "packaging/README.md",
-        include_str!("../../packaging/README.md"),
-    ),
-    (
-        "docs/recipes/openclaw.md",
-        include_str!("../../docs/recipes/openclaw.md"),
-    ),
+/// README is an introduction; the rest is in `docs`.
+const MOST_LINES: usize = 230;
+
+/// Pages that are read for links and files only.
+const OTHERS: [&str; 4] = [
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "packaging/README.md",
 ];
 
-/// Directorys of this repository that the pages speak of.
+/// Directories of this repository that the pages speak of.
 const DIRECTORIES: [&str; 8] = [
     "benches",
     "docs",
@@ -36,45 +36,14 @@ const DIRECTORIES: [&str; 8] = [
     "units",
 ];
 
-/// The command lines of the indented blocks: those after a prompt, or all where a block has no
-/// prompt.
-fn blocks() -> Vec<String> {
-    let mut found = Vec::new();
-    let mut block: Vec<&'static str> = Vec::new();
-    for line in README.lines().chain([""]) {
-        if let Some(text) = line.strip_prefix("    ") {
-            block.push(text);
-        } else if !line.is_empty() {
-            found.extend(commands(&std::mem::take(&mut block)));
-        }
-    }
-    found.extend(commands(&block));
-    found
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn commands(block: &[&'static str]) -> Vec<String> {
-    // A prompt for everybody, and that of root.
-    let typed =
-        |line: &'_ &'static str| line.strip_prefix("$ ").or_else(|| line.strip_prefix("# "));
-    let prompted = block.iter().any(|line| typed(line).is_some());
-    let lines = block
-        .iter()
-        .filter_map(|line| if prompted { typed(line) } else { Some(*line) });
-    lines.map(str::to_owned).collect()
-}
-
-/// What stands between backquotes in the text of a page.
-fn inline(page: &str) -> Vec<String> {
-    let text: Vec<&str> = page
-        .lines()
-        .filter(|line| !line.starts_with("    "))
-        .collect();
-    text.join("\n")
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|span| span.replace('\n', " "))
-        .collect()
+fn with_others() -> Vec<Page> {
+    let mut all = pages::all();
+    all.extend(OTHERS.map(Page::read));
+    all
 }
 
 /// The words of a line that runs one of the programs, without what the shell takes for itself.
@@ -84,88 +53,247 @@ fn words(line: &str) -> Option<Vec<String>> {
     if words.first().is_some_and(|word| word == "sudo") {
         words.remove(0);
     }
-    if line.starts_with("cargo run") {
-        let program = if line.contains("--bin gatewayctl") {
-            "gatewayctl"
-        } else {
-            "gateway"
-        };
-        let at = words.iter().position(|word| word == "--")?;
-        words.splice(..=at, [program.to_owned()]);
+    if words.starts_with(&["docker".into(), "exec".into()]) {
+        words.drain(..3);
     }
     matches!(words.first()?.as_str(), "gateway" | "gatewayctl").then_some(words)
 }
 
 #[test]
-fn every_command_line_is_understood() {
-    let lines: Vec<Vec<String>> = blocks()
-        .iter()
-        .chain(&inline(README))
-        .filter_map(|line| words(line))
-        .filter(|words| words.len() > 1)
-        .collect();
-    assert!(lines.len() > 20, "the README has command lines: {lines:?}");
-    for line in lines {
-        let error = match line[0].as_str() {
-            "gateway" => GatewayCli::read(&line).err(),
-            _ => CtlCli::try_parse_from(&line).err(),
-        };
-        if let Some(error) = error.filter(|error| {
-            !matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            )
-        }) {
-            panic!("`{}` is not understood: {error}", line.join(" "));
-        }
+fn readme_is_an_introduction() {
+    let lines = Page::read("README.md").text.lines().count();
+    assert!(
+        lines <= MOST_LINES,
+        "{lines} lines: what is no introduction belongs to docs"
+    );
+}
+
+/// The program takes this line; text may name a command without its arguments.
+fn understood(page: &Page, line: &[String], in_text: bool) {
+    let error = match line[0].as_str() {
+        "gateway" => GatewayCli::read(line).err(),
+        _ => CtlCli::try_parse_from(line).err(),
+    };
+    let Some(error) = error else { return };
+    let named = in_text && line.iter().all(|word| !word.starts_with('-'));
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {}
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::MissingRequiredArgument
+            if named => {}
+        _ => panic!(
+            "{}: `{}` is not understood: {error}",
+            page.name,
+            line.join(" ")
+        ),
     }
 }
 
 #[test]
-fn the_first_commands_can_be_pasted_into_any_shell() {
-    let first: Vec<&str> = README
-        .lines()
-        .skip_while(|line| !line.starts_with("    "))
-        .take_while(|line| line.starts_with("    "))
-        .collect();
-    assert!(
-        first[0].trim().starts_with("cargo run -- run -- ")
-            && first.last().unwrap().trim() == "tests/run",
-        "{first:?}"
-    );
+fn every_command_line_is_understood() {
+    let mut seen = 0;
+    for page in pages::all() {
+        let blocks = page.blocks();
+        let typed = blocks.iter().flat_map(|block| block.commands());
+        for line in typed.filter_map(words) {
+            understood(&page, &line, false);
+            seen += 1;
+        }
+        for line in page.inline().iter().filter_map(|span| words(span)) {
+            understood(&page, &line, true);
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "the pages have command lines: {seen}");
+}
+
+#[test]
+fn every_configuration_is_valid() {
+    let mut seen = 0;
+    for page in pages::all() {
+        for block in page.blocks().iter().filter(|b| b.is_configuration()) {
+            let text = block.text();
+            let none = Env(&|_| None);
+            let loaded = load_text(
+                &Overrides::default(),
+                &none,
+                Path::new(&page.name),
+                Some(text.clone()),
+            );
+            if let Err(error) = loaded {
+                panic!("{}: {error}\n{text}", page.name);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "the pages have configurations: {seen}");
+}
+
+#[test]
+fn the_first_commands_leave_both_programs_on_the_path_of_any_shell() {
+    let page = Page::read("README.md");
+    let blocks = page.blocks();
+    let [build, install] = blocks[0].lines[..] else {
+        panic!("two commands: {:?}", blocks[0].lines)
+    };
+    assert!(build.starts_with("cargo build --release"), "{build}");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    for program in ["gateway", "gatewayctl"] {
+        assert!(
+            root().join(format!("src/bin/{program}.rs")).exists() || manifest.contains(program)
+        );
+        assert!(install.contains(&format!("target/release/{program} ")));
+    }
+    assert!(install.starts_with("sudo install ") && install.ends_with(" /usr/local/bin"));
     // An interactive zsh takes `#` for an argument.
-    assert!(first.iter().all(|line| !line.contains('#')), "{first:?}");
+    assert!(!build.contains('#') && !install.contains('#'));
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part.as_os_str().to_str() {
+            Some("..") => drop(normal.pop()),
+            Some(".") => {}
+            _ => normal.push(part),
+        }
+    }
+    normal
+}
+
+/// The files to which the links of a page lead, as paths in this repository.
+fn led_to(page: &Page) -> BTreeSet<PathBuf> {
+    let place = Path::new(&page.name).parent().unwrap().to_owned();
+    let own = PathBuf::from(&page.name);
+    let links = page.links().into_iter();
+    links
+        .map(|(path, _)| match path {
+            "" => own.clone(),
+            path => normal(&place.join(path)),
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut seen = 0;
+    for page in with_others() {
+        let place = Path::new(&page.name).parent().unwrap().to_owned();
+        for (path, heading) in page.links() {
+            let target = match path {
+                "" => PathBuf::from(&page.name),
+                path => normal(&place.join(path)),
+            };
+            assert!(
+                root().join(&target).exists(),
+                "{} links to {path}",
+                page.name
+            );
+            if let Some(heading) = heading {
+                let anchors = Page::read(target.to_str().unwrap()).anchors();
+                assert!(
+                    anchors.iter().any(|anchor| anchor == heading),
+                    "{} links to {path}#{heading}: {anchors:?}",
+                    page.name
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "the pages have links: {seen}");
+}
+
+#[test]
+fn every_page_is_found_from_readme_and_leads_back() {
+    let all = pages::all();
+    let find = |name: &Path| all.iter().find(|page| Path::new(&page.name) == name);
+    let reached = |from: &str| {
+        let mut reached: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut next = vec![PathBuf::from(from)];
+        while let Some(path) = next.pop() {
+            if reached.insert(path.clone()) {
+                next.extend(find(&path).into_iter().flat_map(led_to));
+            }
+        }
+        reached
+    };
+    let from_readme = reached("README.md");
+    for page in &all {
+        let name = Path::new(&page.name);
+        assert!(from_readme.contains(name), "nothing leads to {}", page.name);
+        let back = reached(&page.name);
+        assert!(
+            back.contains(Path::new("README.md")),
+            "{} leads nowhere",
+            page.name
+        );
+    }
 }
 
 #[test]
 fn every_file_that_a_page_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
-    for (name, page) in PAGES {
-        let links = page
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-            .filter(|link| !link.contains("://"))
-            .map(str::to_owned);
-        let paths = inline(page).into_iter().filter(|text| {
+    for page in with_others() {
+        let paths = page.inline().into_iter().filter(|text| {
             let dir = text.split('/').next().unwrap_or_default();
             DIRECTORIES.contains(&dir) && !text.contains(' ')
         });
-        for path in links.chain(paths) {
+        for path in paths {
             let path = path.trim_end_matches("/**");
-            assert!(root.join(path).exists(), "{name} names {path}");
+            assert!(root().join(path).exists(), "{} names {path}", page.name);
             seen += 1;
         }
     }
     assert!(seen > 20, "the pages name files: {seen}");
 }
 
+fn sources(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+/// The first column below "When something is wrong" has what the programs print.
+#[test]
+fn every_message_that_readme_explains_is_one_of_the_programs() {
+    /// What a message says of one case; the rest of it stands in the sources.
+    const CASES: [&str; 4] = ["nginx", "nvm", "main", "NAME"];
+    let page = Page::read("README.md");
+    let mut said = String::new();
+    sources(&root().join("src"), &mut said);
+    let rows = page
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"));
+    let (_, table) = page.text.split_once("| message |").unwrap();
+    let mut seen = 0;
+    for row in rows.filter(|row| table.contains(row)) {
+        let message = row.split('`').next().unwrap();
+        let mut message = message.replace(|c: char| c.is_ascii_digit(), "\n");
+        for case in CASES {
+            message = message.replace(case, "\n");
+        }
+        let pieces = message.split('\n').map(str::trim);
+        let pieces: Vec<&str> = pieces.filter(|piece| piece.len() > 6).collect();
+        assert!(!pieces.is_empty(), "{row}");
+        for piece in pieces {
+            assert!(said.contains(piece), "nothing says `{piece}`: {row}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 8, "README explains messages: {seen}");
+}
+
 #[test]
 fn nothing_is_left_to_do() {
-    assert!(
-        !README.contains("TODO-"),
-        "{:?}",
-        README.lines().find(|line| line.contains("TODO-"))
-    );
+    for page in pages::all() {
+        let left = page.text.lines().find(|line| line.contains("TODO"));
+        assert!(left.is_none(), "{}: {left:?}", page.name);
+    }
 }

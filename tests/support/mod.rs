@@ -13,6 +13,7 @@ pub mod load;
 pub mod namespace;
 pub mod nobody;
 pub mod packages;
+pub mod pages;
 pub mod part;
 pub mod pod;
 pub mod port;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::downtime_probe::Downtime;
 use super::error::CliError;
 use crate::stale::CleanReport;
+use crate::state::clients_seen::ClientsSeen;
 use crate::text::words::words;
 
 /// An error.
@@ -26,6 +27,9 @@ pub struct ErrorAnswer<'a> {
     /// restart: what a client saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
+    /// restart: what clients saw; absent where that was not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients: Option<&'a ClientsSeen>,
 }
 
 impl<'a> ErrorAnswer<'a> {
@@ -38,6 +42,7 @@ impl<'a> ErrorAnswer<'a> {
             next: error.help.as_deref(),
             clean: error.clean.as_deref(),
             probe: error.probe.as_deref(),
+            clients: error.clients.as_deref(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::downtime_probe::Downtime;
 use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
+use crate::state::clients_seen::ClientsSeen;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ impl Exit {
             help: None,
             clean: None,
             probe: None,
+            clients: None,
         }
     }
 }
@@ -78,6 +80,8 @@ pub struct CliError {
     pub clean: Option<Box<CleanReport>>,
     /// What a client saw during the restart; only `--json` shows it.
     pub probe: Option<Box<Downtime>>,
+    /// What clients saw during the restart; only `--json` shows it.
+    pub clients: Option<Box<ClientsSeen>>,
 }
 
 impl CliError {

@@ -13,6 +13,7 @@ use super::{CliError, Context, Exit};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
+use crate::state::clients_seen::ClientsSeen;
 use crate::state::terms::RequestOutcome;
 use crate::text::shell;
 use crate::text::words::Words;
@@ -143,7 +144,10 @@ async fn ask_and_follow(
     let now = target.status().await.ok();
     match answer {
         Ok(outcome) => Ok(CompletedChange { outcome, seen, now }),
-        Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
+        Err(error) => {
+            let clients = now.as_ref().and_then(|now| clients_of(before, now));
+            Err(failed(target, error, seen.as_ref(), now.as_ref(), clients))
+        }
     }
 }
 
@@ -235,12 +239,22 @@ fn generation(status: &Status) -> GenerationInfo {
     }
 }
 
+/// What clients saw during a restart that failed, where the gateway that was asked `before` remembers it.
+fn clients_of<'a>(before: &Status, now: &'a Status) -> Option<&'a ClientsSeen> {
+    let last = now.last_restart.as_ref()?;
+    let before = before.last_restart.as_ref();
+    let is_new = before.is_none_or(|before| before.request != last.request);
+    let failed = last.outcome.outcome == RequestOutcome::Failed;
+    last.clients.as_ref().filter(|_| is_new && failed)
+}
+
 /// A restart that did not succeed: why, what serves now, what clients saw, and where to look.
 fn failed(
     target: &Target,
     error: CallError,
     seen: Option<&Downtime>,
     now: Option<&Status>,
+    clients: Option<&ClientsSeen>,
 ) -> CliError {
     let mut error = target.call_failed(error);
     if let Some(now) = now.filter(|now| now.generation > 0) {
@@ -248,6 +262,12 @@ fn failed(
             Stage::Degraded => format!("generation {} is degraded: {}", now.generation, now.detail),
             _ => format!("generation {} serves on", now.generation),
         });
+    }
+    if let Some(clients) = clients {
+        if *clients != ClientsSeen::default() {
+            error.add_line(clients.sentence());
+        }
+        error.clients = Some(Box::new(clients.clone()));
     }
     if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
         error.add_line(seen.sentence());

@@ -157,3 +157,27 @@ fn a_restart_that_failed_clients_says_how_many_and_ends_with_1() {
     }
     gated.gateway.wait_line(&words);
 }
+
+#[test]
+fn a_restart_that_failed_says_what_clients_saw_as_well() {
+    let setup = Setup::new()
+        .flag("--exclusive")
+        .flag("--start-timeout=4s")
+        .config("[restart]\nhold = { time = \"1s\" }\n");
+    let Some(gated) = Gated::start(setup) else {
+        return;
+    };
+    let restart = gated.begin_restart(&[]);
+    assert_eq!(statuses(gated.ask()), [503; REQUESTS as usize]);
+    let output = restart.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let answer = answer(&output);
+    let failed = &answer["clients"]["failed"];
+    assert_eq!(*failed, json!({ "503": REQUESTS }), "{answer}");
+    let words = format!("{REQUESTS} requests failed ({REQUESTS} 503)");
+    let error = answer["error"].as_str().unwrap();
+    for part in ["was not ready after", &words] {
+        assert!(error.contains(part), "no {part}: {answer}");
+    }
+    gated.open();
+}

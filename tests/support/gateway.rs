@@ -108,6 +108,12 @@ impl Setup {
         self
     }
 
+    /// The directory in which it starts, with files that the test put there.
+    pub fn in_dir(mut self, dir: TempDir) -> Self {
+        self.home = Some(Arc::new(dir));
+        self
+    }
+
     /// A state directory that the test made.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state = Some(dir.into());

@@ -145,7 +145,8 @@ impl Page {
 impl<'a> Block<'a> {
     /// The file that it shows: the paragraph before ends with its name.
     pub fn file(&self) -> Option<&str> {
-        self.intro.strip_suffix("`:")?.rsplit('`').next()
+        let name = self.intro.strip_suffix("`:")?.rsplit('`').next()?;
+        name.contains('.').then_some(name)
     }
 
     /// Whether it is a configuration of the gateway.
@@ -214,7 +215,8 @@ fn is_like(shown: &str, said: &str) -> bool {
     let (shown, said) = (pattern(shown), pattern(said));
     match shown.strip_suffix('…') {
         Some(begin) => said.starts_with(begin.trim_end()),
-        None => shown == said,
+        // A case of its own may add to a list.
+        None => said == shown || said.starts_with(&format!("{shown}, ")),
     }
 }
 

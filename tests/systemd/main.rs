@@ -9,6 +9,7 @@ mod answers;
 mod chaos;
 mod clean;
 mod doctor;
+mod documented;
 mod env_file;
 mod fd_store;
 mod field_cases;

@@ -46,7 +46,8 @@ if [ "$remove" = yes ]; then
         rm -f "$prefix/$file"
     done <"$manifest"
     rm -f "$manifest"
-    rmdir "$prefix/share/gateway" "$prefix/share/doc/gateway" 2>/dev/null || true
+    rmdir "$prefix/share/gateway" "$prefix/share/doc/gateway/docs/recipes" "$prefix/share/doc/gateway/docs" \
+        "$prefix/share/doc/gateway" 2>/dev/null || true
     echo "removed gateway and gatewayctl from $prefix/bin"
     exit 0
 fi

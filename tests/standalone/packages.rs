@@ -58,6 +58,10 @@ fn has_everything(root: &Path, zsh: &str) {
     for words in ["\ntokio 1.", "of hyper\n", "Permission is hereby granted"] {
         assert!(licenses.contains(words), "{words}");
     }
+    let doc = root.join("usr/share/doc/gateway");
+    for page in ["README.md", "docs/service.md", "docs/recipes/node.md"] {
+        assert!(doc.join(page).exists(), "{page}");
+    }
     let unit = "usr/lib/systemd/system/gateway@.service";
     let units = root.join("usr/lib/systemd/system");
     let names: Vec<_> = std::fs::read_dir(units).unwrap().collect();

@@ -1,7 +1,6 @@
 //! gatewayctl's end of the control socket.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -14,6 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::frames::{self, ReadFrame};
 use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
+use crate::os::mapped_owner;
 use crate::os::process::{PidFd, ProcessKey};
 use crate::os::unix_socket;
 
@@ -73,7 +73,7 @@ impl SocketPeer {
     fn may_serve(self, path: &Path) -> bool {
         let owns_directory = || {
             let directory = path.parent().unwrap_or(Path::new("/"));
-            std::fs::metadata(directory).is_ok_and(|facts| facts.uid() == self.uid)
+            mapped_owner::is_owner(directory, self.uid)
         };
         self.uid == 0 || self.is_this_user() || (geteuid().is_root() && owns_directory())
     }

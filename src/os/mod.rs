@@ -10,6 +10,7 @@ pub mod file_access;
 mod file_identity;
 pub mod heap;
 pub mod jobs;
+pub mod mapped_owner;
 pub mod mutex;
 pub mod oom;
 pub mod platform;

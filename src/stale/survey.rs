@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,6 +14,7 @@ use super::judge::{Circumstances, Judgment, ProcessIdentity, Suspect, SuspectGat
 use super::liveness::{self, AGAIN, SURVEY};
 use super::reason::KeepCode;
 use crate::config::Listen;
+use crate::os::mapped_owner;
 use crate::os::port::{self, Depth, Socket};
 use crate::os::process::{self, Process};
 use crate::sidecar;
@@ -97,13 +98,13 @@ fn sockets_in_the_way(claim: &AddressClaim) -> io::Result<Vec<Socket>> {
 pub fn circumstances(claim: &AddressClaim) -> Circumstances {
     let me = std::process::id();
     let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
-    let records: Vec<(u32, Owner)> = (claim.state.iter())
-        .filter_map(|dir| Some((std::fs::metadata(dir).ok()?.uid(), Owner::read(dir)?)))
+    let records: Vec<(&Path, Owner)> = (claim.state.iter())
+        .filter_map(|dir| Some((dir.as_path(), Owner::read(dir)?)))
         .collect();
     let owner = (records.iter()).find(|(_, owner)| owner.lives() != Some(false));
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
     let drainers = (records.iter())
-        .flat_map(|(user, owner)| owner.drainers.iter().map(|drainer| (*user, drainer)));
+        .flat_map(|(dir, owner)| owner.drainers.iter().map(|drainer| (*dir, drainer)));
     let unit = claim.unit.as_ref();
     Circumstances {
         me,
@@ -114,20 +115,21 @@ pub fn circumstances(claim: &AddressClaim) -> Circumstances {
         own_service,
         unit_group: unit.and_then(|unit| unit.group.clone()),
         main: unit.and_then(|unit| unit.main),
-        owner: owner.and_then(|(user, owner)| recorded(*user, owner.pid, owner.start_time)),
+        owner: owner.and_then(|(dir, owner)| recorded(dir, owner.pid, owner.start_time)),
         drainers: drainers
             .filter(|(_, drainer)| drainer.until_ms.is_none_or(|until| until > now))
-            .filter_map(|(user, drainer)| recorded(user, drainer.pid, drainer.start_time))
+            .filter_map(|(dir, drainer)| recorded(dir, drainer.pid, drainer.start_time))
             .collect(),
         protected: claim.protected.clone(),
         named: claim.named,
     }
 }
 
-/// A process that is on record in a state directory of `user`. He may write there what he likes: a
+/// A process that is on record in a state directory. Its owner may write there what he likes: a
 /// record proves nothing about the processes of others, nor without a start time.
-fn recorded(user: u32, pid: u32, start_time: u64) -> Option<ProcessIdentity> {
-    let may_say = start_time != 0 && process::user(pid) == Some(user);
+fn recorded(dir: &Path, pid: u32, start_time: u64) -> Option<ProcessIdentity> {
+    let is_owners = || process::user(pid).is_some_and(|user| mapped_owner::is_owner(dir, user));
+    let may_say = start_time != 0 && is_owners();
     may_say.then_some(ProcessIdentity { pid, start_time })
 }
 

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::terms::cut_reason;
 use super::{atomic_file, owner, untrusted_file};
-use crate::os::process;
+use crate::os::{mapped_owner, process};
 
 const NAME: &str = "restart-intent.json";
 
@@ -91,7 +91,10 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     let directory = atomic_file::open_directory(dir)?;
     let home = directory.metadata()?;
     let ours = nix::unistd::geteuid();
-    if home.uid() != ours.as_raw() && Some(home.uid()) != process::user(intent.pid) {
+    let is_theirs = || {
+        process::user(intent.pid).is_some_and(|user| mapped_owner::is_owner_by(dir, &home, user))
+    };
+    if home.uid() != ours.as_raw() && !is_theirs() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::atomic_file::{open_directory, open_parent};
 use crate::config::regular_file;
+use crate::os::mapped_owner;
 
 /// More names are not read: a state directory has a dozen, and 20 bundles.
 const NAMES_MAX: usize = 10_000;
@@ -96,9 +97,10 @@ pub fn names(directory: &Path) -> io::Result<Vec<OsString>> {
 /// # Errors
 /// When the directory is another one than expected, or a file cannot be removed.
 pub fn remove(directory: &Path, owner: u32, names: &[OsString]) -> io::Result<()> {
-    let directory = open_directory(directory)?;
+    let place = directory;
+    let directory = open_directory(place)?;
     let facts = directory.metadata()?;
-    if facts.uid() != owner || facts.mode() & 0o022 != 0 {
+    if !mapped_owner::is_owner_by(place, &facts, owner) || facts.mode() & 0o022 != 0 {
         let (uid, mode) = (facts.uid(), facts.mode() & 0o777);
         return Err(invalid(&format!(
             "the directory belongs to uid {uid} with mode {mode:03o}, not to uid {owner} alone"

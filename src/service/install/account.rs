@@ -3,13 +3,13 @@
 use nix::unistd::{Gid, Uid, User};
 
 use crate::os::credentials::Credentials;
+use crate::os::mapped_owner;
 use crate::service::error::ServiceError;
 use crate::service::rights::Rights;
 use crate::service::unit_text::RunAs;
 
-/// A number that systemd may give to a temporary user (DynamicUser=, 61184 to 65519): it owns nothing
-/// but what it makes itself.
-const TEMPORARY: u32 = 65_519;
+/// A number that systemd may give to a temporary user: it owns nothing but what it makes itself.
+const TEMPORARY: u32 = *mapped_owner::TEMPORARY.end();
 
 pub(super) fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {

@@ -8,6 +8,7 @@ use nix::sys::statfs;
 
 use crate::config::Env;
 use crate::diagnose::doctor::facts::{ConfigFile, StateDir};
+use crate::os::mapped_owner;
 use crate::os::platform;
 use crate::os::process::{self, Stat};
 use crate::service::{self, Installed};
@@ -51,7 +52,9 @@ pub(super) fn look(
     let names: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
     let owner = Owner::read(&dir);
     Some(StateDir {
-        uid: meta.uid(),
+        uid: keeper
+            .filter(|uid| mapped_owner::is_owner_by(&dir, &meta, *uid))
+            .unwrap_or(meta.uid()),
         keeper: keeper.unwrap_or(meta.uid()),
         mode: meta.permissions().mode() & 0o777,
         poor_file_system: platform::poor_file_system(&dir),

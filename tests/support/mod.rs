@@ -3,6 +3,7 @@
 //! Every test crate includes this module and uses a part of it, hence the allowance for dead code.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod base;
 pub mod clean;
 pub mod client;
 pub mod gateway;

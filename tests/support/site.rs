@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::base::Base;
 use super::client::Target;
 use super::load::{Load, Running};
 use super::report::Part;
@@ -26,7 +27,13 @@ pub const RATE: f64 = 60.0;
 
 /// A box with the programs and the Node server; none where there can be none.
 pub fn prepared(name: &str) -> Option<SystemdBox> {
-    let systemd = prepared_without_programs(name)?;
+    prepared_on(Base::Machine, name)
+}
+
+/// The same on the file system of `base`.
+pub fn prepared_on(base: Base, name: &str) -> Option<SystemdBox> {
+    let systemd = SystemdBox::boot_on_or_skip(base, name)?;
+    systemd.copy_in(servers::NODE_APP, NODE_APP);
     systemd.install_programs();
     Some(systemd)
 }

@@ -10,6 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::base::Base;
 use super::{namespace, skip, wait};
 
 /// What the box needs beside root: Debian's systemd-container and dbus.
@@ -82,17 +83,27 @@ pub fn skip_reason() -> Option<String> {
 impl SystemdBox {
     /// Boots a box, or says why there is none. Where CI is set, none is a failure.
     pub fn boot_or_skip(name: &str) -> Option<Self> {
-        match skip_reason() {
-            None => Some(Self::boot(name)),
-            Some(reason) => {
+        Self::boot_on_or_skip(Base::Machine, name)
+    }
+
+    /// The same on the file system of `base`.
+    pub fn boot_on_or_skip(base: Base, name: &str) -> Option<Self> {
+        let lower = skip_reason().map_or_else(|| base.root(), Err);
+        match lower {
+            Ok(lower) => Some(Self::boot_over(base, &lower, name)),
+            Err(reason) => {
                 skip::because(&reason);
                 None
             }
         }
     }
 
-    /// Boots a box. `name` is for people who look at the process list.
+    /// Boots a box of this machine's. `name` is for people who look at the process list.
     pub fn boot(name: &str) -> Self {
+        Self::boot_over(Base::Machine, Path::new("/"), name)
+    }
+
+    fn boot_over(from: Base, lower: &Path, name: &str) -> Self {
         SWEEP.call_once(sweep);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let machine = format!("gw-{name}-{}-{number}", std::process::id());
@@ -111,7 +122,11 @@ impl SystemdBox {
         );
         fs::create_dir(mem.join("up")).unwrap();
         fs::create_dir(mem.join("wk")).unwrap();
-        let layers = format!("lowerdir=/,upperdir={0}/up,workdir={0}/wk", mem.display());
+        let layers = format!(
+            "lowerdir={1},upperdir={0}/up,workdir={0}/wk",
+            mem.display(),
+            lower.display()
+        );
         host(
             Command::new("mount")
                 .args(["-t", "overlay", "overlay", "-o", &layers])
@@ -138,6 +153,7 @@ impl SystemdBox {
                 "-b",
             ])
             .env_remove("NOTIFY_SOCKET")
+            .envs(from.setting_of_groups())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -308,7 +324,9 @@ impl SystemdBox {
     /// Makes a user whose manager runs, by lingering. The name is that of [`Self::add_plain_user`].
     pub fn add_user(&self, part: &str) -> BoxUser {
         let user = self.add_plain_user(part);
-        self.must(&["loginctl", "enable-linger", &user.name]);
+        // By a process of the box's own control groups: a newer logind asks which unit the caller is of.
+        let linger = ["loginctl", "enable-linger", &user.name];
+        self.must(&[&["systemd-run", "--quiet", "--wait", "--pipe"], &linger[..]].concat());
         // Starting is awaited: the unit is of Type=notify.
         self.must(&["systemctl", "start", &format!("user@{}.service", user.uid)]);
         user

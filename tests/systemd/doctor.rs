@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::support::site::{Site, all_of, prepared};
+use crate::support::base::Base;
+use crate::support::site::{Site, all_of, prepared_on};
 use crate::support::systemd_box::{BoxUser, SystemdBox};
 use crate::support::wait;
 use gateway::internals::{Written, sign};
@@ -445,7 +446,11 @@ fn healthy(site: &Site<'_>, when: &str) {
 
 /// A box whose journal is kept, as on a machine.
 fn ready(name: &str) -> Option<SystemdBox> {
-    let systemd = prepared(name)?;
+    ready_on(Base::Machine, name)
+}
+
+fn ready_on(base: Base, name: &str) -> Option<SystemdBox> {
+    let systemd = prepared_on(base, name)?;
     systemd.must(&["mkdir", "-p", "/var/log/journal"]);
     Some(systemd)
 }
@@ -457,7 +462,12 @@ fn install(site: &Site<'_>, more: &[&str]) {
 
 #[test]
 fn our_own_install_has_no_findings() {
-    let Some(systemd) = ready("healthy") else {
+    no_findings(Base::Machine);
+}
+
+/// Installs of every kind, in which doctor finds nothing.
+pub fn no_findings(base: Base) {
+    let Some(systemd) = ready_on(base, "healthy") else {
         return;
     };
     let app = systemd.add_plain_user("app");

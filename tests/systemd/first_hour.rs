@@ -4,7 +4,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 
-use crate::support::site::{NODE_APP, Site, all_of, back, expect, prepared};
+use crate::support::base::Base;
+use crate::support::site::{NODE_APP, Site, all_of, back, expect, prepared, prepared_on};
 use crate::support::{servers, wait};
 use serde_json::Value;
 
@@ -58,7 +59,12 @@ fn a_starter_that_nobody_edited_serves_nothing_and_uninstall_knows_who_wrote_it(
 
 #[test]
 fn systemctl_calls_an_installed_service_enabled_and_nothing_is_left_to_reload() {
-    let Some(systemd) = prepared("enabled").filter(|_| servers::have("node")) else {
+    enabled_and_loaded(Base::Machine);
+}
+
+/// Installs in both scopes, which systemd knows as they are on disk.
+pub fn enabled_and_loaded(base: Base) {
+    let Some(systemd) = prepared_on(base, "enabled").filter(|_| servers::have("node")) else {
         return;
     };
     let ada = systemd.add_user("ada");

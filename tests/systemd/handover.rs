@@ -6,12 +6,13 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::base::Base;
 use crate::support::client::{Fault, block_on};
 use crate::support::gateway::said;
 use crate::support::load::{Load, Running, slow_download_telling};
 use crate::support::report::Part;
 use crate::support::servers;
-use crate::support::site::{FRONT, Site, all_of, back, prepared};
+use crate::support::site::{FRONT, Site, all_of, back, prepared, prepared_on};
 use crate::support::wait;
 use crate::support::ws::{Frame, WebSocket};
 
@@ -155,6 +156,16 @@ fn loses_nothing(site: &Site<'_>, what: &str, act: impl FnOnce()) {
     let report = running.stop();
     eprintln!("{what}: {report}");
     assert_eq!(report.failures(), 0, "{what}: {report}\n{}", site.journal());
+}
+
+/// `count` hand-overs of a service of the machine.
+pub fn handed_over(base: Base, count: usize) {
+    let Some(systemd) = prepared_on(base, "handed-over").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    install(&site, &[]);
+    respawns(&site, count);
 }
 
 #[test]
@@ -418,7 +429,12 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
 /// old copy, healthy and idle, had been ended.
 #[test]
 fn a_service_whose_new_copy_dies_goes_back_to_the_process_and_the_copy_before() {
-    let Some(systemd) = prepared("hand-back").filter(|_| servers::have("node")) else {
+    hand_back(Base::Machine);
+}
+
+/// Restarts whose new copy dies.
+pub fn hand_back(base: Base) {
+    let Some(systemd) = prepared_on(base, "hand-back").filter(|_| servers::have("node")) else {
         return;
     };
     let site = Site::of_machine(&systemd);

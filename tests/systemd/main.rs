@@ -18,6 +18,7 @@ mod handover;
 mod impostor;
 mod install;
 mod install_again;
+mod newer;
 mod own_unit;
 mod package;
 mod restart;
@@ -27,4 +28,5 @@ mod stop;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;
+mod update;
 mod why;

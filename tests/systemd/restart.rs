@@ -2,8 +2,9 @@
 
 use std::process::{Child, Output};
 
+use crate::support::base::Base;
 use crate::support::report::Part;
-use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, expect, prepared};
+use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, expect, prepared, prepared_on};
 use crate::support::systemd_box::SystemdBox;
 use crate::support::wait;
 use serde_json::Value;
@@ -163,7 +164,12 @@ fn serves(site: &Site<'_>) {
 
 #[test]
 fn a_restart_by_force_comes_out_right_whatever_is_in_the_way() {
-    let Some(systemd) = prepared("force") else {
+    by_force(Base::Machine);
+}
+
+/// Restarts by force, with one thing after another in the way.
+pub fn by_force(base: Base) {
+    let Some(systemd) = prepared_on(base, "force") else {
         return;
     };
     let site = Site::of_machine(&systemd);
@@ -197,11 +203,19 @@ fn healthy(site: &Site<'_>) {
         "{said}"
     );
     assert_ne!(site.main_pid(), pid);
-    assert_eq!(
-        (&said["clean"]["state"], &said["probe"]["failed"]),
-        (&Value::from("ours"), &Value::from(0)),
-        "{said}"
-    );
+    assert_eq!(said["clean"]["state"], "ours", "{said}");
+    // A request of the probe waits a second, and a start may take longer on a busy machine. Then those
+    // wait too long; any other end of one is a fault.
+    let probe = &said["probe"];
+    let waited = &probe["failures"]["timed out"];
+    let slow = said["tookMs"].as_u64().is_some_and(|took| took > 1000);
+    let nobody = Value::from(0);
+    let expected = if slow && !waited.is_null() {
+        waited
+    } else {
+        &nobody
+    };
+    assert_eq!(&probe["failed"], expected, "{said}");
     assert_eq!(
         said["clean"]["killed"].as_array().unwrap().len(),
         0,

@@ -1,10 +1,11 @@
 //! The service under a real systemd: installed, restarted, killed, stopped, reloaded and removed
 //! under load, in both scopes.
 
+use crate::support::base::Base;
 use crate::support::report::{Part, Report};
 use crate::support::servers;
 use crate::support::site::{
-    NODE_APP, RATE, Site, all_of, back, expect, load_on_front, node, prepared,
+    NODE_APP, RATE, Site, all_of, back, expect, load_on_front, node, prepared, prepared_on,
 };
 use crate::support::wait;
 
@@ -225,7 +226,12 @@ fn reloads(site: &Site<'_>, front: &str) {
 
 #[test]
 fn a_system_service_lives_and_loses_nothing() {
-    let Some(systemd) = prepared("system").filter(|_| servers::have("node")) else {
+    life_of_a_system_service(Base::Machine);
+}
+
+/// The life of a service of the machine.
+pub fn life_of_a_system_service(base: Base) {
+    let Some(systemd) = prepared_on(base, "system").filter(|_| servers::have("node")) else {
         return;
     };
     let app = systemd.add_plain_user("app");
@@ -235,7 +241,12 @@ fn a_system_service_lives_and_loses_nothing() {
 
 #[test]
 fn a_users_service_lives_and_loses_nothing() {
-    let Some(systemd) = prepared("user").filter(|_| servers::have("node")) else {
+    life_of_a_users_service(Base::Machine);
+}
+
+/// The life of a user's service.
+pub fn life_of_a_users_service(base: Base) {
+    let Some(systemd) = prepared_on(base, "user").filter(|_| servers::have("node")) else {
         return;
     };
     let user = systemd.add_user("app");

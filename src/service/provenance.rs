@@ -1,4 +1,5 @@
-//! Which files are ours: the first line of each carries a hash of the rest.
+//! Which files are ours: the first line of each carries a hash of the rest. In XML, whose declaration must
+//! come first, it is the second one.
 
 use std::io;
 use std::path::Path;
@@ -7,6 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::error::ServiceError;
 use crate::config::regular_file;
+
+/// How a property list begins, and every other XML file of ours.
+const XML: &str = "<?xml ";
 
 /// How the line begins; unit files and TOML both take `#` for a comment.
 const MARK: &str =
@@ -62,6 +66,9 @@ impl Written {
     }
 
     fn of(text: &str) -> Self {
+        if text.starts_with(XML) {
+            return Self::of_xml(text);
+        }
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
         let hash = [MARK, STARTER_MARK]
             .iter()
@@ -70,6 +77,20 @@ impl Written {
             None => Self::Foreign(text.to_owned()),
             Some(hash) if hash == hash_of(rest) => Self::ByUs(rest.to_owned()),
             Some(_) => Self::Edited(rest.to_owned()),
+        }
+    }
+
+    fn of_xml(text: &str) -> Self {
+        let signed = text.split_once('\n').and_then(|(declaration, rest)| {
+            let (line, rest) = rest.split_once('\n')?;
+            let line = line.strip_prefix("<!-- ")?.strip_suffix(" -->")?;
+            let hash = line.strip_prefix(MARK.strip_prefix("# ")?)?;
+            Some((hash, format!("{declaration}\n{rest}")))
+        });
+        match signed {
+            None => Self::Foreign(text.to_owned()),
+            Some((hash, body)) if hash == hash_of(&body) => Self::ByUs(body),
+            Some((_, body)) => Self::Edited(body),
         }
     }
 
@@ -97,7 +118,14 @@ impl Written {
 
 /// `body` with our line before it.
 pub fn sign(body: &str) -> String {
-    format!("{MARK}{}\n{body}", hash_of(body))
+    let line = format!("{MARK}{}", hash_of(body));
+    match body.split_once('\n') {
+        Some((declaration, rest)) if declaration.starts_with(XML) => {
+            let line = line.trim_start_matches("# ");
+            format!("{declaration}\n<!-- {line} -->\n{rest}")
+        }
+        _ => format!("{line}\n{body}"),
+    }
 }
 
 /// The same for a file that somebody is to edit.
@@ -160,6 +188,22 @@ mod tests {
             );
             std::fs::remove_file(&link).unwrap();
         }
+    }
+
+    #[test]
+    fn a_property_list_is_signed_behind_its_declaration() {
+        let body = "<?xml version=\"1.0\"?>\n<plist/>\n";
+        let signed = sign(body);
+        assert!(
+            signed.starts_with("<?xml version=\"1.0\"?>\n<!-- Written by "),
+            "{signed}"
+        );
+        assert_eq!(Written::of(&signed), Written::ByUs(body.to_owned()));
+        let edited = signed.replace("<plist/>", "<plist></plist>");
+        assert!(
+            matches!(Written::of(&edited), Written::Edited(text) if text.ends_with("</plist>\n"))
+        );
+        assert_eq!(Written::of(body), Written::Foreign(body.to_owned()));
     }
 
     #[test]

@@ -13,7 +13,6 @@ mod known_gateway;
 mod pages;
 mod patience;
 mod preflight;
-mod program_run;
 mod restart_over_control;
 mod restart_report;
 mod restart_via_manager;

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use super::answering_gateway::AnsweringGateway;
 use super::args::{GatewayCli, RestartArgs, Wait};
-use super::program_run::{self, PROOF, ProgramOutput};
+
 use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Overrides, Reload, SidecarSpec};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process::{self, ProcessKey};
+use crate::service::program_run::{self, PROOF, ProgramOutput};
 use crate::service::{self, Installed, ServiceProcess};
 use crate::state::terms::StrategyName;
 use crate::text::{escape, shell};

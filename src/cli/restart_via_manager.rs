@@ -26,7 +26,9 @@ use super::unapplied;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::service::{self, Driven, Installed, UnappliedFile, UnitState, more_rights};
+use crate::service::{
+    self, Driven, Installed, ServiceManagerKind, UnappliedFile, UnitState, more_rights,
+};
 use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
@@ -141,6 +143,9 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         );
         return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
+    if unit.manager == ServiceManagerKind::Launchd {
+        return through_launchd(ctx, &env, &unit, &before).await.map(Some);
+    }
     refuse_unrunnable(&env, &unit).await?;
     service::check_variables(&env, &unit).await?;
     let (status, silent) = match answer {
@@ -165,6 +170,36 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         done = this.carry_out() => done.map(Some),
         () = interrupted() => Err(this.interrupted()),
     }
+}
+
+/// The job is unloaded and loaded again. Nobody is looked for on its address: launchd follows its process to
+/// the end, and a load waits for that.
+async fn through_launchd(
+    ctx: &Context,
+    env: &Env<'_>,
+    unit: &Installed,
+    before: &UnitState,
+) -> Result<Exit, CliError> {
+    let begun = Instant::now();
+    let driven = service::restart(env, unit, &|line| ctx.ui.progress(line)).await?;
+    let (name, pid) = (&driven.service.unit, driven.pid);
+    ctx.ui
+        .say(format!("{name}: {} (pid {pid})", driven.outcome));
+    ctx.ui.object(&ManagerRestartAnswer {
+        driven: &driven,
+        pid_before: before.main_pid,
+        took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        probe: None,
+        clean: &CleanReport {
+            addresses: Vec::new(),
+            killed: Vec::new(),
+            kept: Vec::new(),
+            state: AddressState::Ours,
+            dry_run: true,
+        },
+        applied: &[],
+    });
+    Ok(Exit::Done)
 }
 
 async fn answer(ctx: &Context) -> Result<Status, CliError> {

@@ -112,6 +112,7 @@ mod tests {
         Installed {
             instance: "gateway".into(),
             scope: Scope::System,
+            manager: crate::service::ServiceManagerKind::Systemd,
             unit: "gateway.service".into(),
             path: "/etc/systemd/system/gateway.service".into(),
             socket: socket.then(|| "gateway.socket".into()),

@@ -94,6 +94,16 @@ impl ServiceError {
     }
 }
 
+/// The refusal of what would end the process that asks.
+pub(super) fn inside(unit: &str, instance: &str, verb: &str) -> ServiceError {
+    ServiceError::refused(format!(
+        "refused to {verb} {unit} from inside of it: that would end this very command half-way"
+    ))
+    .next(format!(
+        "gatewayctl {verb} --instance {instance}   (from another session)"
+    ))
+}
+
 /// What to do where no manager answers.
 pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> ServiceError {
     if let Unreachable::NotBooted { .. } = why {

@@ -15,7 +15,7 @@ use crate::config::DEFAULT_INSTANCE;
 use crate::state::paths::Scope;
 
 /// Before the name of the instance in every label.
-const LABEL: &str = "org.gatewayctl.";
+pub const LABEL: &str = "org.gatewayctl.";
 
 /// Seconds from SIGTERM to SIGKILL, as TimeoutStopSec= of the units: the gateway forces its own end
 /// after 25.

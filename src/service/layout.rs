@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
+use super::launchctl::Launchctl;
+use super::launchd_plist::LABEL;
+use super::manager_kind::ServiceManagerKind;
 use crate::config::{DEFAULT_INSTANCE, Env, check_instance, regular_file};
 use crate::state::paths::{Scope, runtime_dir};
 use crate::state::untrusted_file;
@@ -157,12 +160,38 @@ pub struct Installed {
     pub instance: String,
     /// Whose manager runs it.
     pub scope: Scope,
-    /// `gateway.service` or `gateway@NAME.service`.
+    pub manager: ServiceManagerKind,
+    /// `gateway.service` or `gateway@NAME.service`; the label of a job of launchd.
     pub unit: String,
     /// Where the unit lies.
     pub path: PathBuf,
     /// The socket unit that holds its listeners, where there is one.
     pub socket: Option<String>,
+}
+
+impl Installed {
+    /// The log of a job of launchd, in the Library that has the job.
+    pub(super) fn launchd_log(&self) -> PathBuf {
+        let library = self
+            .path
+            .ancestors()
+            .nth(2)
+            .unwrap_or(Path::new("/Library"));
+        library.join(format!("Logs/gateway/{}.log", self.instance))
+    }
+
+    /// A job of launchd.
+    pub(super) fn agent(layout: &Layout, instance: String) -> Self {
+        let unit = format!("{LABEL}{instance}");
+        Self {
+            scope: layout.scope,
+            manager: ServiceManagerKind::Launchd,
+            path: layout.units.join(format!("{unit}.plist")),
+            unit,
+            socket: None,
+            instance,
+        }
+    }
 }
 
 /// The installed gateway of this name; `scope` none means either, the caller's usual one first.
@@ -192,10 +221,31 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
                 }
             }
         }
+        if layout.scope == Scope::User && Launchctl::find().is_some() {
+            here.extend(agents(env));
+        }
         here.sort_by(|a, b| a.instance.cmp(&b.instance));
         found.extend(here);
     }
     found
+}
+
+/// The gateways that launchd runs for this user.
+fn agents(env: &Env<'_>) -> Vec<Installed> {
+    let Ok(layout) = Layout::launchd(Scope::User, env) else {
+        return Vec::new();
+    };
+    let names = untrusted_file::names(&layout.units).unwrap_or_default();
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    let instance = |name: String| {
+        let instance = name.strip_suffix(".plist")?.strip_prefix(LABEL)?;
+        check_instance(instance).ok()?;
+        Some(instance.to_owned())
+    };
+    let agents = names.filter_map(instance).take(UNITS_SEEN);
+    agents
+        .map(|instance| Installed::agent(&layout, instance))
+        .collect()
 }
 
 /// Where the state of an installed gateway may lie, the likeliest first.
@@ -210,6 +260,7 @@ fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Ins
     let has_socket = dir.join(&socket).exists();
     Installed {
         scope: layout.scope,
+        manager: ServiceManagerKind::Systemd,
         unit: format!("{stem}.service"),
         path,
         socket: has_socket.then_some(socket),

@@ -2,7 +2,7 @@
 //!
 //! `install` looks and decides first (`plan`), shows or refuses, then proves, writes, enables and
 //! starts; what fails is undone. Everything is asked of the manager itself over D-Bus; systemctl is
-//! never run. Files are ours only as long as the hash in their first line fits ([`provenance`]).
+//! never run; launchd is asked through launchctl, which is all that it has. Files are ours only as long as the hash in their first line fits ([`provenance`]).
 
 mod address_claim;
 mod backup;
@@ -10,11 +10,17 @@ pub mod drift;
 pub mod environment_file;
 mod error;
 mod install;
+mod launchctl;
+mod launchd_drive;
+mod launchd_job;
 pub mod launchd_plist;
+mod launchd_print;
 mod layout;
 pub mod linger;
 pub mod manager;
+mod manager_kind;
 mod neighbours;
+pub mod program_run;
 pub mod provenance;
 mod report;
 mod rights;
@@ -30,9 +36,10 @@ mod wait_ready;
 
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
-pub use install::{ChosenOption, InstallRequest, ServiceManagerKind, install};
+pub use install::{ChosenOption, InstallRequest, install};
 pub use layout::{Installed, Layout, find, installed, state_dirs};
 pub use manager::{UnitState, last_words};
+pub use manager_kind::ServiceManagerKind;
 pub use neighbours::{LocalUser, neighbours, users};
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use rights::{Rights, as_user, more_rights};

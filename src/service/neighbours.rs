@@ -147,6 +147,7 @@ mod tests {
         let unit = Installed {
             instance: "gateway".into(),
             scope: Scope::User,
+            manager: crate::service::ServiceManagerKind::Systemd,
             unit: "gateway.service".into(),
             path: other.join(".config/systemd/user/gateway.service"),
             socket: None,

@@ -7,9 +7,22 @@ use serde::Serialize;
 
 use super::layout::{Installed, Layout};
 use super::manager::journalctl;
+use super::manager_kind::ServiceManagerKind;
 use crate::config::{Config, Listen};
 use crate::state::paths::Scope;
+use crate::text::shell;
 use crate::text::words::words;
+
+/// Takes a line of progress.
+pub type Say<'a> = &'a dyn Fn(&str);
+
+/// The command that shows what an installed gateway logs.
+pub(super) fn log_command(service: &Installed) -> String {
+    match service.manager {
+        ServiceManagerKind::Systemd => journalctl(service.scope, &service.unit),
+        ServiceManagerKind::Launchd => format!("tail -f {}", shell::word(service.launchd_log())),
+    }
+}
 
 /// The service that a report is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -100,7 +113,7 @@ impl InstallReport {
             listen: listen.map(Listen::to_string).collect(),
             ready: false,
             pid: 0,
-            journal: journalctl(service.scope, &service.unit),
+            journal: log_command(service),
         }
     }
 }
@@ -139,6 +152,16 @@ pub struct Driven {
     pub outcome: DrivenOutcome,
     /// The main process, 0 when none runs.
     pub pid: u32,
+}
+
+impl Driven {
+    pub(super) fn new(unit: &Installed, outcome: DrivenOutcome, pid: u32) -> Self {
+        Self {
+            service: unit.into(),
+            outcome,
+            pid,
+        }
+    }
 }
 
 /// What uninstall has done, or would do.

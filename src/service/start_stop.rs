@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval_at};
 
-use super::error::ServiceError;
+use super::error::{ServiceError, inside};
+use super::launchd_drive;
+use super::launchd_job::LaunchdJob;
 use super::layout::{Installed, Layout, find, installed};
 use super::manager::{
     JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, newest_line, systemctl,
 };
-use super::report::{Driven, DrivenOutcome};
+use super::manager_kind::ServiceManagerKind;
+use super::report::{Driven, DrivenOutcome, Say};
 use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides, TEXT_MAX, regular_file};
 use crate::os::process::{group_of, is_within};
@@ -20,17 +23,6 @@ use crate::systemd::words::{JobResult, ServiceResult, Word};
 
 /// How often a start or a stop that takes long is told of: most take less.
 const TELL_SLOW: Duration = Duration::from_secs(5);
-
-/// Takes a line of progress.
-pub type Say<'a> = &'a dyn Fn(&str);
-
-fn driven(unit: &Installed, outcome: DrivenOutcome, pid: u32) -> Driven {
-    Driven {
-        service: unit.into(),
-        outcome,
-        pid,
-    }
-}
 
 /// The installed gateway that is meant: by name, or the only one there is.
 ///
@@ -67,14 +59,21 @@ pub(super) fn several(all: &[Installed]) -> ServiceError {
 
 /// Starts the service, and its sockets first. Idempotent; a failed unit is reset.
 pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return launchd_drive::start(unit, &settings(env, unit), say).await;
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
         wait_ready::refuse_waiting(unit, &before, &settings(env, unit))?;
-        return Ok(driven(unit, DrivenOutcome::AlreadyRunning, before.main_pid));
+        return Ok(Driven::new(
+            unit,
+            DrivenOutcome::AlreadyRunning,
+            before.main_pid,
+        ));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-    Ok(driven(unit, DrivenOutcome::Started, pid))
+    Ok(Driven::new(unit, DrivenOutcome::Started, pid))
 }
 
 /// Stops the service, and its sockets first, so that no client starts it again. Idempotent.
@@ -82,14 +81,19 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
 /// # Errors
 /// Kind Refused from inside the service; else when systemd does not do it.
 pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return launchd_drive::stop(unit, "stop", say).await;
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
-    refuse_inside(unit, &before, "stop")?;
+    if is_inside(&before) {
+        return Err(inside(&unit.unit, &unit.instance, "stop"));
+    }
     if before.is_down() && manager.socket_state(unit).await?.is_down() {
-        return Ok(driven(unit, DrivenOutcome::AlreadyStopped, 0));
+        return Ok(Driven::new(unit, DrivenOutcome::AlreadyStopped, 0));
     }
     take_down(&manager, unit, say).await?;
-    Ok(driven(unit, DrivenOutcome::Stopped, 0))
+    Ok(Driven::new(unit, DrivenOutcome::Stopped, 0))
 }
 
 /// Has the service manager restart the service, or start it when it is stopped, and waits until it
@@ -102,14 +106,22 @@ pub async fn restart(
     unit: &Installed,
     say: Say<'_>,
 ) -> Result<Driven, ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return launchd_drive::restart(unit, &settings(env, unit), say).await;
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     if manager.state(&unit.unit).await?.is_down() {
         let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-        return Ok(driven(unit, DrivenOutcome::Started, pid));
+        return Ok(Driven::new(unit, DrivenOutcome::Started, pid));
     }
     run(&manager, Job::Restart, unit, say).await?;
-    wait_ready::wait(&manager, unit, &settings(env, unit)).await?;
-    Ok(driven(
+    wait_ready::wait(
+        async || manager.state(&unit.unit).await,
+        unit,
+        &settings(env, unit),
+    )
+    .await?;
+    Ok(Driven::new(
         unit,
         DrivenOutcome::Restarted,
         manager.state(&unit.unit).await?.main_pid,
@@ -118,6 +130,9 @@ pub async fn restart(
 
 /// What the manager knows of the service.
 pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return Ok(LaunchdJob::find(unit).await?.state());
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     manager.state(&unit.unit).await
 }
@@ -135,7 +150,7 @@ pub(super) async fn bring_up(
         run_unit(manager, Job::Start, unit, socket, say).await?;
     }
     run(manager, Job::Start, unit, say).await?;
-    wait_ready::wait(manager, unit, config).await?;
+    wait_ready::wait(async || manager.state(&unit.unit).await, unit, config).await?;
     Ok(manager.state(&unit.unit).await?.main_pid)
 }
 
@@ -234,25 +249,6 @@ fn slow_job(doing: &str, waited: Duration, status: &str, printed: Option<String>
         "still {doing} after {} s{status}{printed}",
         waited.as_secs()
     )
-}
-
-/// Refuses what would end the process that asks.
-pub(super) fn refuse_inside(
-    unit: &Installed,
-    state: &UnitState,
-    verb: &str,
-) -> Result<(), ServiceError> {
-    if !is_inside(state) {
-        return Ok(());
-    }
-    Err(ServiceError::refused(format!(
-        "refused to {verb} {} from inside of it: that would end this very command half-way",
-        unit.unit
-    ))
-    .next(format!(
-        "gatewayctl {verb} --instance {}   (from another session)",
-        unit.instance
-    )))
 }
 
 /// Whether this process belongs to the service.

@@ -4,17 +4,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::backup;
-use super::error::ServiceError;
+use super::error::{ServiceError, inside};
+use super::launchd_drive;
 use super::layout::{Installed, Layout, installed};
 use super::linger;
 use super::manager::{Manager, systemctl};
+use super::manager_kind::ServiceManagerKind;
 use super::provenance::Written;
-use super::report::Uninstalled;
+use super::report::{Say, Uninstalled};
 use super::rights::Rights;
-use super::start_stop::{Say, refuse_inside, take_down};
+use super::start_stop::{is_inside, take_down};
 use crate::config::Env;
-use crate::state::paths::Scope;
+use crate::state::paths::{Paths, Scope};
 use crate::state::remove_tree::remove_tree;
+use crate::text::shell;
 
 /// Stops, disables and removes.
 ///
@@ -37,9 +40,19 @@ pub async fn uninstall(
         ))
         .next(Rights::now().again_as_root("")));
     }
+    if unit.manager == ServiceManagerKind::Launchd {
+        let agent = Agent {
+            unit,
+            layout,
+            files,
+        };
+        return agent.remove(env, dry_run, say, notes).await;
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
-    refuse_inside(unit, &state, "uninstall")?;
+    if is_inside(&state) {
+        return Err(inside(&unit.unit, &unit.instance, "uninstall"));
+    }
     let kept = files.iter().flat_map(|path| backup::others(path));
     notes.extend(kept.map(|copy| {
         format!(
@@ -142,6 +155,62 @@ impl Removal<'_> {
     }
 }
 
+/// A job of launchd that is to be removed.
+struct Agent<'a> {
+    unit: &'a Installed,
+    layout: Layout,
+    files: Vec<PathBuf>,
+}
+
+impl Agent<'_> {
+    async fn remove(
+        self,
+        env: &Env<'_>,
+        dry_run: bool,
+        say: Say<'_>,
+        notes: Vec<String>,
+    ) -> Result<Uninstalled, ServiceError> {
+        let Self { unit, layout, .. } = &self;
+        let log = unit.launchd_log();
+        let leftovers = layout.leftovers(&unit.instance);
+        let state = Paths::usual_states(env, &unit.instance).into_iter().take(1);
+        let leftovers = leftovers.into_iter().chain(state).chain([log.clone()]);
+        let mut all: Vec<PathBuf> = self.files.iter().cloned().chain(leftovers).collect();
+        if !dry_run {
+            launchd_drive::stop(unit, "uninstall", say).await?;
+            for path in &self.files {
+                say(&format!("removing {}", path.display()));
+            }
+            for path in &all {
+                remove(path)?;
+            }
+            let originals = self
+                .files
+                .iter()
+                .filter_map(|path| Some((backup::of(path)?, path)));
+            for (copy, path) in originals {
+                say(&format!("putting back {}", path.display()));
+                backup::put_back(&copy, path)
+                    .map_err(|error| ServiceError::file("put back", path, &error))?;
+            }
+            prune(layout, &unit.instance);
+            if let Some(dir) = log.parent() {
+                // A directory that still holds something stays, as it should.
+                let _ = std::fs::remove_dir(dir);
+            }
+        }
+        all.retain(|path| !dry_run || path.symlink_metadata().is_ok());
+        let mut actions = vec![format!("unload {}", unit.unit)];
+        actions.extend(all.iter().map(|path| format!("remove {}", path.display())));
+        Ok(Uninstalled {
+            service: (*unit).into(),
+            actions,
+            notes,
+            dry_run,
+        })
+    }
+}
+
 /// The files that install wrote; what it did not write is noted and stays.
 fn ours(
     unit: &Installed,
@@ -150,11 +219,13 @@ fn ours(
 ) -> Result<Vec<PathBuf>, ServiceError> {
     let written = Written::look(&unit.path)?;
     if !written.is_free() {
-        let next = format!(
-            "{}\nrm {}",
-            systemctl(unit.scope, &format!("disable --now {}", unit.unit)),
-            unit.path.display()
-        );
+        let stop = match unit.manager {
+            ServiceManagerKind::Systemd => {
+                systemctl(unit.scope, &format!("disable --now {}", unit.unit))
+            }
+            ServiceManagerKind::Launchd => format!("launchctl remove {}", unit.unit),
+        };
+        let next = format!("{stop}\nrm {}", shell::word(&unit.path));
         return Err(ServiceError::not_ours(&unit.path, written.why_not(), "").next(next));
     }
     let mut files = vec![unit.path.clone()];

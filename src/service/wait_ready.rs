@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ServiceError;
 use super::layout::Installed;
-use super::manager::{Manager, UnitState, journalctl};
+use super::manager::UnitState;
+use super::report::log_command;
 use crate::config::{Config, Listen};
 use crate::os::port::{self, Depth, Holder, UNSEEN};
 use crate::systemd::WaitsFor;
@@ -32,12 +33,12 @@ enum ReadyzAnswer {
     Unknown,
 }
 
-/// Waits until `/readyz` answers 200 at the first listener.
+/// Waits until `/readyz` answers 200 at the first listener; `state` asks what the service is doing.
 ///
 /// # Errors
 /// Kind StillStarting when the limit ends, Failed when the service ends meanwhile.
 pub(super) async fn wait(
-    manager: &Manager,
+    state: impl AsyncFn() -> Result<UnitState, ServiceError>,
     unit: &Installed,
     config: &Config,
 ) -> Result<(), ServiceError> {
@@ -54,7 +55,7 @@ pub(super) async fn wait(
     };
     let deadline = Instant::now() + READY_LIMIT;
     loop {
-        let state = manager.state(&unit.unit).await?;
+        let state = state().await?;
         refuse_waiting(unit, &state, config)?;
         let why = match timeout(ASK_LIMIT, ask(listen)).await {
             Ok(Ok(ReadyzAnswer::Ready | ReadyzAnswer::Unknown)) => return Ok(()),
@@ -71,7 +72,7 @@ pub(super) async fn wait(
                 "{} ended before it was ready ({}): {why}",
                 unit.unit, state.result
             ))
-            .next(journalctl(unit.scope, &unit.unit)));
+            .next(log_command(unit)));
         }
         if Instant::now() >= deadline {
             return Err(ServiceError::still_starting(format!(
@@ -79,7 +80,7 @@ pub(super) async fn wait(
                 unit.unit,
                 READY_LIMIT.as_secs()
             ))
-            .next(journalctl(unit.scope, &unit.unit)));
+            .next(log_command(unit)));
         }
         sleep(PAUSE).await;
     }

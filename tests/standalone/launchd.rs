@@ -118,7 +118,12 @@ fn the_job_is_shown_and_plistlib_reads_it() {
         ),
         (
             "EnvironmentVariables",
-            serde_json::json!({"COLOR": "***", "API_TOKEN": "***"}),
+            serde_json::json!({
+                "COLOR": "***",
+                "API_TOKEN": "***",
+                "GATEWAY_CONFIG": home.join(".config/gateway/web.1.toml"),
+                "GATEWAY_STATE_DIR": home.join(".local/state/gateway/web.1"),
+            }),
         ),
         ("UserName", Value::Null),
         ("EnableTransactions", Value::Null),
@@ -193,8 +198,12 @@ fn a_daemon_has_a_user_and_what_launchd_cannot_do_is_refused() {
     let line = format!("env_file = \"{path}\"");
     assert!(variables.contains(&line), "{variables}");
     for (flags, part) in [
-        (&["--user"][..], "--dry-run"),
-        (&["--user", "--now"], "--dry-run"),
+        (&["--user"][..], "there is no launchd on this machine"),
+        (&["--user", "--now"], "there is no launchd on this machine"),
+        (
+            &["--system", "--now", "--run-as", "_gateway"],
+            "installing a daemon under launchd is not there yet",
+        ),
         (
             &["--user", "--dry-run", "--socket"],
             "--socket is for systemd",

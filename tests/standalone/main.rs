@@ -37,6 +37,7 @@ mod intents;
 mod interim;
 mod internal_errors;
 mod launchd;
+mod launchd_jobs;
 mod leases;
 mod life;
 mod max_copies;

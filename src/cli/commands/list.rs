@@ -246,12 +246,13 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::service::{Installed, UnitState};
+    use crate::service::{Installed, ServiceManagerKind, UnitState};
 
     fn service(instance: &str, active: &str, main_pid: u32) -> InstalledService {
         let unit = Installed {
             instance: instance.into(),
             scope: Scope::System,
+            manager: ServiceManagerKind::Systemd,
             unit: format!("gateway@{instance}.service"),
             path: PathBuf::new(),
             socket: None,

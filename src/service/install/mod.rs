@@ -7,7 +7,7 @@ mod chosen;
 mod config_text;
 mod file_transaction;
 mod instance_files;
-mod launchd_preview;
+mod launchd;
 mod notes;
 mod plan;
 mod remaining_steps;
@@ -16,7 +16,7 @@ mod socket_place;
 mod test_start;
 mod variables;
 
-pub use self::request::{ChosenOption, InstallRequest, ServiceManagerKind};
+pub use self::request::{ChosenOption, InstallRequest};
 
 use self::file_transaction::FileTransaction;
 use self::plan::{InstallFacts, InstallPlan};
@@ -26,8 +26,10 @@ use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::linger;
 use super::manager::{Job, Manager, UnitState};
+use super::manager_kind::ServiceManagerKind;
+use super::report::Say;
 use super::report::{InstallOutcome, InstallReport};
-use super::start_stop::{Say, bring_up, run, run_unit};
+use super::start_stop::{bring_up, run, run_unit};
 use super::wait_ready;
 use crate::config::{Env, Listen};
 use crate::systemd::words::LoadState;
@@ -43,7 +45,7 @@ pub async fn install(
     ask: Ask<'_>,
 ) -> Result<InstallReport, ServiceError> {
     if request.supervisor == ServiceManagerKind::Launchd {
-        return launchd_preview::look(env, request);
+        return launchd::install(env, request, say).await;
     }
     let scope = plan::scope(env, request);
     let manager = Manager::connect(scope, env).await?;
@@ -256,6 +258,11 @@ async fn start(
     } else {
         return Ok(state.main_pid);
     }
-    wait_ready::wait(manager, unit, &plan.contents.config).await?;
+    wait_ready::wait(
+        async || manager.state(&unit.unit).await,
+        unit,
+        &plan.contents.config,
+    )
+    .await?;
     Ok(manager.state(&unit.unit).await?.main_pid)
 }

@@ -22,6 +22,7 @@ use crate::os::working_directory::by_link;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
+use crate::service::manager_kind::ServiceManagerKind;
 use crate::service::provenance::Written;
 use crate::service::rights::{Rights, more_rights};
 use crate::service::start_stop::several;
@@ -150,6 +151,7 @@ impl InstallPlan {
         let installed = Installed {
             instance,
             scope: layout.scope,
+            manager: ServiceManagerKind::Systemd,
             unit: unit.service_name(),
             path: layout.units.join(unit.service_name()),
             socket: request.socket.then(|| unit.socket_name()),

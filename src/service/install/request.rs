@@ -5,28 +5,10 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::config::{Dur, Listen, Reload, StdinMode};
+use crate::service::manager_kind::ServiceManagerKind;
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
 use crate::state::paths::Scope;
-
-/// Who starts the services of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ServiceManagerKind {
-    /// Linux
-    Systemd,
-    /// macOS
-    Launchd,
-}
-
-impl Default for ServiceManagerKind {
-    fn default() -> Self {
-        if cfg!(target_os = "macos") {
-            Self::Launchd
-        } else {
-            Self::Systemd
-        }
-    }
-}
 
 /// An option that an install remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

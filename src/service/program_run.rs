@@ -13,21 +13,21 @@ use crate::config::Dur;
 use crate::os::process::PidFd;
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
-pub(super) const PROOF: Duration = Duration::from_secs(10);
+pub const PROOF: Duration = Duration::from_secs(10);
 
 /// How much of what a program prints is read: its answers are a few lines.
 const OUTPUT_MAX: u64 = 64 * 1024;
 
 /// How a program ended, and what it printed.
 #[derive(Debug)]
-pub(super) struct ProgramOutput {
-    pub(super) end: ProgramEnd,
+pub struct ProgramOutput {
+    pub end: ProgramEnd,
     /// Both outputs together.
-    pub(super) output: String,
+    pub output: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ProgramEnd {
+pub enum ProgramEnd {
     Exited(ExitStatus),
     /// It was killed after this time.
     TooSlow(Duration),
@@ -35,13 +35,13 @@ pub(super) enum ProgramEnd {
 
 impl ProgramOutput {
     /// What it printed, when all went well.
-    pub(super) fn good(&self) -> Option<&str> {
+    pub fn good(&self) -> Option<&str> {
         let is_good = matches!(self.end, ProgramEnd::Exited(status) if status.success());
         is_good.then_some(self.output.as_str())
     }
 
     /// Its exit code, if it has one.
-    pub(super) fn code(&self) -> Option<i32> {
+    pub fn code(&self) -> Option<i32> {
         match self.end {
             ProgramEnd::Exited(status) => status.code(),
             ProgramEnd::TooSlow(_) => None,
@@ -49,7 +49,7 @@ impl ProgramOutput {
     }
 
     /// How it ended, in words.
-    pub(super) fn ended(&self) -> String {
+    pub fn ended(&self) -> String {
         match self.end {
             ProgramEnd::TooSlow(limit) => format!("did not end within {}", Dur(limit)),
             ProgramEnd::Exited(status) => match (status.code(), status.signal()) {
@@ -66,7 +66,7 @@ impl ProgramOutput {
 ///
 /// # Errors
 /// When it cannot be executed: see [`explain`].
-pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<ProgramOutput> {
+pub async fn run(mut command: Command, limit: Duration) -> io::Result<ProgramOutput> {
     // A file, not a pipe: it need not be read meanwhile, and a grandchild that keeps it open delays
     // nothing.
     let mut output = tempfile::tempfile()?;
@@ -118,7 +118,7 @@ fn read(output: &mut File) -> io::Result<String> {
 }
 
 /// Why a program that is there cannot be executed.
-pub(super) fn explain(error: &io::Error) -> String {
+pub fn explain(error: &io::Error) -> String {
     let why = match error.raw_os_error() {
         Some(libc::ENOEXEC) => {
             "cannot be executed here: it is for another machine, or no program at all"

@@ -1,0 +1,279 @@
+//! A gateway as a job of launchd: loaded, unloaded, and asked about. What launchctl answers is never taken
+//! for what came of it: `print` says that.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::ServiceError;
+use super::launchctl::{Launchctl, LaunchctlVerdict};
+use super::launchd_print::{JobPrint, JobState, LastEnd};
+use super::layout::Installed;
+use super::manager::UnitState;
+use crate::os::process::{PidFd, ancestors};
+use crate::systemd::words::{ActiveState, LoadState, SubState, Word};
+use crate::text::shell;
+
+/// From SIGTERM to SIGKILL where launchd does not say it: the most that it has by default.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// After SIGKILL, until the process is gone and launchd knows it.
+const REAP: Duration = Duration::from_secs(5);
+
+/// How long a load is tried again: what may be in its way is the end of the job before, which had its
+/// time already.
+const LOAD_LIMIT: Duration = Duration::from_secs(15);
+
+/// Between two questions: launchd tells nobody that a label is free.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// siginfo's si_code of a process that ended by itself, and of one that a signal ended.
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+
+/// Where agents of a user run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaunchdDomain {
+    /// As long as that user is logged in at the screen.
+    Gui(u32),
+    /// With any login, one by ssh, too; nothing is loaded into it by itself after a boot.
+    User(u32),
+}
+
+impl fmt::Display for LaunchdDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gui(uid) => write!(f, "gui/{uid}"),
+            Self::User(uid) => write!(f, "user/{uid}"),
+        }
+    }
+}
+
+/// What launchd knows of a label.
+enum Presence {
+    NotLoaded,
+    Loaded(JobPrint),
+    NoDomain,
+}
+
+/// A job, wherever it is or would be loaded.
+pub(super) struct LaunchdJob<'a> {
+    launchctl: Launchctl,
+    unit: &'a Installed,
+    pub domain: LaunchdDomain,
+    /// As it is now, where it is loaded.
+    pub loaded: Option<JobPrint>,
+}
+
+impl<'a> LaunchdJob<'a> {
+    /// Finds the domain that has the job, else the one in which it would run.
+    ///
+    /// # Errors
+    /// Where there is no launchd, or no domain of this user.
+    pub async fn find(unit: &'a Installed) -> Result<Self, ServiceError> {
+        let launchctl = Launchctl::find()
+            .ok_or_else(|| ServiceError::failed("there is no launchd on this machine"))?;
+        let uid = nix::unistd::geteuid().as_raw();
+        let mut free = None;
+        for domain in [LaunchdDomain::Gui(uid), LaunchdDomain::User(uid)] {
+            let job = Self {
+                launchctl: launchctl.clone(),
+                unit,
+                domain,
+                loaded: None,
+            };
+            match job.look().await? {
+                Presence::Loaded(print) => {
+                    let loaded = Some(print);
+                    return Ok(Self { loaded, ..job });
+                }
+                Presence::NotLoaded if free.is_none() && job.has_domain().await? => {
+                    free = Some(job);
+                }
+                Presence::NotLoaded | Presence::NoDomain => {}
+            }
+        }
+        free.ok_or_else(|| {
+            ServiceError::failed(format!(
+                "launchd has no domain for user {uid}: nobody is logged in"
+            ))
+            .next("log in at the screen or by ssh, then the same command again")
+        })
+    }
+
+    /// What the job is doing, in the words that there are for a unit. A job of ours is always kept alive, so
+    /// one that is loaded and does not run is about to.
+    pub fn state(&self) -> UnitState {
+        let Some(job) = &self.loaded else {
+            return UnitState::default();
+        };
+        let (exit_kind, exit_status) = match job.last_end {
+            Some(LastEnd::Exited(code)) => (CLD_EXITED, code),
+            Some(LastEnd::Signalled(signal)) => (CLD_KILLED, signal),
+            None => (0, 0),
+        };
+        UnitState {
+            load: Word::Known(LoadState::Loaded),
+            active: Word::Known(match (job.state, job.pid) {
+                (JobState::Ending, _) => ActiveState::Deactivating,
+                (JobState::Running, Some(_)) => ActiveState::Active,
+                _ => ActiveState::Activating,
+            }),
+            sub: match job.state {
+                JobState::Scheduled => Word::Known(SubState::AutoRestart),
+                _ => Word::default(),
+            },
+            main_pid: job.pid.unwrap_or(0),
+            exit_kind,
+            exit_status,
+            ..UnitState::default()
+        }
+    }
+
+    /// How it fares, for an error.
+    pub fn fares(&self) -> Option<String> {
+        let job = self.loaded.as_ref()?;
+        let (runs, throttle) = (job.runs?, job.throttle?);
+        Some(format!(
+            "launchd has started it {runs} times, and does so at most every {} s",
+            throttle.as_secs()
+        ))
+    }
+
+    /// Whether this process belongs to the job.
+    pub fn is_inside(&self) -> bool {
+        let pid = self.loaded.as_ref().and_then(|job| job.pid);
+        pid.is_some_and(|pid| ancestors(std::process::id()).contains(&pid))
+    }
+
+    /// Asks again.
+    pub async fn refresh(&mut self) -> Result<(), ServiceError> {
+        self.loaded = match self.look().await? {
+            Presence::Loaded(print) => Some(print),
+            Presence::NotLoaded | Presence::NoDomain => None,
+        };
+        Ok(())
+    }
+
+    /// Loads the job, which starts it. One that is loaded is fine.
+    ///
+    /// # Errors
+    /// When launchd refuses it, or has not taken it in time; it names the command that loads it.
+    pub async fn load(&mut self) -> Result<(), ServiceError> {
+        let (domain, target) = (self.domain.to_string(), self.target());
+        let path = self.unit.path.to_string_lossy().into_owned();
+        // Whoever turned it off asks for it now. It is possible for every label, so it says nothing.
+        self.launchctl.call(&["enable", &target]).await?;
+        let deadline = Instant::now() + LOAD_LIMIT;
+        loop {
+            let answer = self.launchctl.call(&["bootstrap", &domain, &path]).await?;
+            self.refresh().await?;
+            if self
+                .loaded
+                .as_ref()
+                .is_some_and(|job| job.state != JobState::Ending)
+            {
+                break;
+            }
+            let is_final = matches!(
+                answer.verdict,
+                LaunchctlVerdict::Refused | LaunchctlVerdict::NoDomain
+            );
+            if is_final || Instant::now() >= deadline {
+                let why = answer.output.trim().to_owned();
+                let by_hand = format!(
+                    "launchctl bootstrap {domain} {}",
+                    shell::word(&self.unit.path)
+                );
+                return Err(ServiceError::failed(format!(
+                    "launchd did not load {} into {domain}: launchctl {}",
+                    self.unit.unit, answer.ended
+                ))
+                .quoting(why.lines())
+                .next(format!(
+                    "{by_hand}\ngatewayctl start --instance {}   (tries again)",
+                    self.unit.instance
+                )));
+            }
+            sleep(PAUSE).await;
+        }
+        // A domain may hold back what nobody demands, for days. It waits until the job is started, which
+        // a throttle delays: what came of it is asked below.
+        self.launchctl.call(&["kickstart", &target]).await?;
+        self.refresh().await
+    }
+
+    /// Unloads the job, which stops it, and waits until launchd has forgotten it and its process is gone.
+    /// Whether it was loaded.
+    ///
+    /// # Errors
+    /// When launchd refuses, or it is still there when it must have been killed.
+    pub async fn unload(&mut self) -> Result<bool, ServiceError> {
+        self.refresh().await?;
+        let Some(job) = self.loaded.clone() else {
+            return Ok(false);
+        };
+        // Opened before the end begins, so that it is this process. One that has ended cannot be opened.
+        let process = job.pid.and_then(|pid| PidFd::open(pid).ok());
+        let limit = job.exit_timeout.filter(|limit| !limit.is_zero());
+        let limit = limit.unwrap_or(EXIT_TIMEOUT) + REAP;
+        let deadline = Instant::now() + limit;
+        let target = self.target();
+        let answer = self.launchctl.call(&["bootout", &target]).await?;
+        if answer.verdict == LaunchctlVerdict::Refused {
+            return Err(ServiceError::failed(format!(
+                "launchd did not unload {target}: launchctl {}",
+                answer.ended
+            ))
+            .quoting(answer.output.trim().lines()));
+        }
+        if let Some(process) = process {
+            // Too late is told below.
+            let _ = timeout(limit, process.ended().wait()).await;
+        }
+        loop {
+            self.refresh().await?;
+            if self.loaded.is_none() {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Err(ServiceError::still_starting(format!(
+                    "{target} is still ending after {} s",
+                    limit.as_secs()
+                ))
+                .next(format!("launchctl print {target}")));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    fn target(&self) -> String {
+        format!("{}/{}", self.domain, self.unit.unit)
+    }
+
+    async fn has_domain(&self) -> Result<bool, ServiceError> {
+        let answer = self
+            .launchctl
+            .call(&["print", &self.domain.to_string()])
+            .await?;
+        Ok(answer.verdict == LaunchctlVerdict::Done)
+    }
+
+    async fn look(&self) -> Result<Presence, ServiceError> {
+        let answer = self.launchctl.call(&["print", &self.target()]).await?;
+        match answer.verdict {
+            LaunchctlVerdict::Done => Ok(Presence::Loaded(JobPrint::parse(&answer.output))),
+            LaunchctlVerdict::NotThere => Ok(Presence::NotLoaded),
+            LaunchctlVerdict::NoDomain => Ok(Presence::NoDomain),
+            LaunchctlVerdict::AlreadySo
+            | LaunchctlVerdict::TryAgain
+            | LaunchctlVerdict::Refused
+            | LaunchctlVerdict::TooSlow => Err(ServiceError::failed(format!(
+                "launchd cannot be asked about {}: launchctl {}",
+                self.target(),
+                answer.ended
+            ))),
+        }
+    }
+}

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 pub use self::selection::{
-    config_path, named_by_path, named_state_dir, of_service, overrides, scope, wanted_name,
+    config_path, named_by_path, named_state_dir, naming_config, of_service, overrides, scope,
+    wanted_name,
 };
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit};
@@ -44,6 +45,8 @@ pub struct Target {
     pub control: PathBuf,
     /// The flags that name it, with a blank before them: for the next command in messages.
     pub flags: String,
+    /// The configuration by which alone it is named: it must be its own.
+    config: Option<PathBuf>,
 }
 
 /// What flags, environment and configuration say about the selected gateway.
@@ -103,7 +106,11 @@ impl Target {
                 .collect(),
             None => all(global, env),
         };
-        Self::choose(found, hints.name.as_deref(), global, env)
+        let target = Self::choose(found, hints.name.as_deref(), global, env)?;
+        Ok(Self {
+            config: naming_config(global, env),
+            ..target
+        })
     }
 
     fn by_path(name: Option<String>, dir: &Path) -> Result<Self, CliError> {
@@ -128,6 +135,7 @@ impl Target {
             flags: String::new(),
             instance: instance.to_owned(),
             control,
+            config: None,
         }
     }
 
@@ -136,6 +144,7 @@ impl Target {
             flags: format!(" --instance {}", shell::word(instance)),
             instance: instance.to_owned(),
             control,
+            config: None,
         }
     }
 
@@ -144,6 +153,7 @@ impl Target {
             flags: format!(" --state-dir {}", shell::word(dir)),
             instance: instance.to_owned(),
             control: Paths::in_state_dir(dir).control,
+            config: None,
         }
     }
 
@@ -191,8 +201,35 @@ impl Target {
     /// Connects to it.
     ///
     /// # Errors
-    /// [`Exit::NotRunning`] when it is gone by now, [`Exit::Permission`], or [`Exit::Failed`].
+    /// [`Exit::NotRunning`] when it is gone by now, [`Exit::Permission`], [`Exit::Usage`] when it has
+    /// another configuration than the one that names it, or [`Exit::Failed`].
     pub async fn connect(&self) -> Result<Client, CliError> {
+        let mut client = self.reach().await?;
+        if let Some(wanted) = &self.config {
+            let status = self.status_over(&mut client).await?;
+            self.has_config(wanted, status.config.as_deref().map(Path::new))?;
+        }
+        Ok(client)
+    }
+
+    /// A file need not name its gateway, which may have a name of its own: then the one that has the
+    /// default name is another.
+    fn has_config(&self, wanted: &Path, own: Option<&Path>) -> Result<(), CliError> {
+        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if own.is_some_and(|own| place(own) == place(wanted)) {
+            return Ok(());
+        }
+        let with = own.map_or("no configuration file".to_owned(), shell::word);
+        let message = format!(
+            "{} runs with {with}, not with {}",
+            self.instance,
+            shell::word(wanted)
+        );
+        let help = "gatewayctl list, then --instance NAME";
+        Err(Exit::Usage.error(message).with_help(help))
+    }
+
+    async fn reach(&self) -> Result<Client, CliError> {
         Client::connect(&self.control)
             .await
             .map_err(|error| match error.kind() {
@@ -268,7 +305,7 @@ impl Target {
             {
                 break;
             }
-            let Ok(successor) = self.connect().await else {
+            let Ok(successor) = self.reach().await else {
                 break;
             };
             *client = successor;

@@ -41,6 +41,14 @@ fn named_config(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
     global.config.clone().or_else(|| env.path("GATEWAY_CONFIG"))
 }
 
+/// The configuration that flags or environment name, where they name the gateway in no other way.
+pub fn naming_config(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
+    let otherwise = global.instance.is_some()
+        || env.text("GATEWAY_INSTANCE").is_some()
+        || named_state_dir(global, env).is_some();
+    named_config(global, env).filter(|_| !otherwise)
+}
+
 /// The path of the selected gateway's configuration, whether it exists or not.
 pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
     if let Some(path) = named_config(global, env) {

@@ -143,3 +143,31 @@ fn a_configuration_that_is_named_says_which_instance_it_is() {
         );
     }
 }
+
+/// `gatewayctl stop --config FILE` stopped the gateway with the default name: FILE gave its own none.
+#[test]
+fn a_configuration_names_no_gateway_that_has_another() {
+    let (dir, _one) = machine(&["gateway"]);
+    let (file, other) = (dir.path().join("g.toml"), dir.path().join("other.toml"));
+    std::fs::write(&file, "[restart]\n").unwrap();
+    std::fs::write(&other, "").unwrap();
+    let target = find(dir.path(), config(&file)).unwrap();
+    let judge = |own: Option<&Path>| {
+        let wanted = target.config.as_deref().expect("the file alone names it");
+        target.has_config(wanted, own)
+    };
+    assert_eq!(judge(Some(&file)), Ok(()));
+    for (own, words) in [
+        (None, "no configuration file"),
+        (Some(&*other), "other.toml"),
+    ] {
+        let error = judge(own).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.message.contains(words), "{error:?}");
+    }
+    let by_name = Global {
+        instance: Some("gateway".to_owned()),
+        ..config(&file)
+    };
+    assert_eq!(find(dir.path(), by_name).unwrap().config, None);
+}

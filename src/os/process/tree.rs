@@ -57,7 +57,9 @@ impl ProcessTable {
     /// The resident memory of a process, the members of its group, and all their descendants, in bytes;
     /// none when there are none. What they share counts for each.
     pub fn memory(&self, root: u32) -> Option<u64> {
-        let pids = self.descendants(root).into_iter();
+        // 0 is no process, and the parent of the first ones.
+        let pids = (root != 0).then(|| self.descendants(root));
+        let pids = pids.into_iter().flatten();
         pids.filter_map(resident).reduce(|sum, one| sum + one)
     }
 

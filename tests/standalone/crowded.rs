@@ -84,7 +84,8 @@ fn a_control_socket_that_its_own_user_floods_answers_root_and_takes_no_memory() 
     let (took, memory) = (asked.elapsed(), memory_kib(gateway.0.id()).0);
     let text = said(&output);
     assert!(text.contains(&gateway.0.id().to_string()), "{text}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // That it is answered at all: a busy machine alone may take some seconds.
+    assert!(took < wait::DEADLINE, "{took:?}");
     assert!(memory < 100 * 1024, "{memory} KiB");
 }
 

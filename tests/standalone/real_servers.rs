@@ -100,7 +100,7 @@ impl Trial {
     }
 
     fn end(self, server: &str) {
-        self.load.flows(Part::New, 20);
+        self.load.flows(Part::New, 60);
         let report = self.load.stop();
         eprintln!("{server}: {report}");
         report.assert_clean(&[(Part::New, 60), (Part::Busy, 10)]);

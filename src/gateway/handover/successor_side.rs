@@ -374,14 +374,9 @@ impl SuccessorSide {
     /// The successor does not take over; `ended` hears when it is gone. Whether it had got the
     /// service: it may have replaced our control socket and record.
     pub fn take_back(&mut self, ended: Outbox<()>) -> bool {
-        let Some((successor, begun, back)) = self.take() else {
+        let Some((successor, begun)) = self.take() else {
             return false;
         };
-        if back && !begun {
-            // It has its own work to finish.
-            successor.say(ToSuccessor::Abort { main: false });
-            return false;
-        }
         self.ending.spawn(async move {
             // One that got the service may accept already: it must end at once.
             successor.end(begun).await;
@@ -392,12 +387,9 @@ impl SuccessorSide {
 
     /// A stop while a successor gets ready takes it along.
     pub fn abandon(&mut self) {
-        let Some((successor, begun, back)) = self.take() else {
+        let Some((successor, begun)) = self.take() else {
             return;
         };
-        if back && !begun {
-            return successor.say(ToSuccessor::Abort { main: false });
-        }
         self.ending.spawn(async move {
             // Once it has the service, it may have clients, and be the main process.
             if begun {
@@ -408,12 +400,15 @@ impl SuccessorSide {
         });
     }
 
-    /// A successor that does not serve yet, whether it has got the service, and whether it is the
-    /// predecessor.
-    fn take(&mut self) -> Option<(Successor, bool, bool)> {
+    /// A successor that does not serve yet, and whether it has got the service. The predecessor that
+    /// has not is called off here: it goes on with its own work.
+    fn take(&mut self) -> Option<(Successor, bool)> {
         self.asked = None;
         let preparing = self.hand_over.take_if(|_| self.handed.is_none())?;
-        let back = preparing.is_back();
-        Some((preparing.successor, preparing.begun, back))
+        if preparing.is_back() && !preparing.begun {
+            preparing.successor.say(ToSuccessor::Abort { main: false });
+            return None;
+        }
+        Some((preparing.successor, preparing.begun))
     }
 }

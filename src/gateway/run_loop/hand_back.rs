@@ -11,14 +11,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Gateway;
-use crate::control::protocol::HANDOVER_VERSION;
+use super::relapse::tell_death;
 use crate::gateway::generation::Generation;
 use crate::gateway::handover::offer::Offering;
 use crate::gateway::handover::predecessor_side::PredecessorSide;
-use crate::gateway::handover::{Enclosed, IncomingOffer, Offer, OfferedBack, ToPredecessor};
+use crate::gateway::handover::{IncomingOffer, OfferedBack, ToPredecessor};
 use crate::gateway::lifecycle::{Budget, Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::obituary::Obituary;
 use crate::state::lock::Lock;
 
 /// The request that a hand-over back names: nobody asked for it.
@@ -41,57 +40,28 @@ impl Gateway {
     pub(super) fn hand_back(&mut self, generation: u64) {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let way = self.predecessor.take_way_back().ok_or_else(gone);
-        let loaded = &self.material.loaded;
-        let notifier = self.supervision.notifier();
-        let offer = Offer {
-            version: HANDOVER_VERSION,
-            pid: std::process::id(),
-            instance: loaded.instance.clone(),
-            config: loaded.path.clone(),
-            state_dir: self.paths.state.clone(),
-            generation,
-            request: NOBODY.to_owned(),
-            reason: "the new copy died".to_owned(),
-            asked_at: String::new(),
-            enclosed: Enclosed::default(),
-            notify: notifier.address(),
-            watchdog_usec: notifier.watchdog_usec(),
-            verdict: self.supervision.verdict().clone(),
-            trace: None,
-        };
-        let started = move |started| LoopEvent::Started(generation, started);
-        let started = self.events.outbox(started);
+        let started = self.started_outbox(generation);
         let report = self.reporter(None);
         let offering = Offering {
-            offer,
+            offer: self.offer(generation, NOBODY, "the new copy died"),
             listeners: &self.front_door.listeners,
             // The one that it goes to, which has no older ones.
             predecessors: &Default::default(),
             current: None,
             serves: self.machine.current(),
-            drain_ms: loaded.config.restart.drain.0.as_millis() as u64,
+            drain_ms: self.drain_ms(),
         };
         self.successor.start_back(offering, way, report, started);
     }
 
     /// After the hand-over: tells the process that serves again how the sidecar here died.
-    pub(super) fn tell_death(&self) {
+    pub(super) fn pass_on_death(&self) {
         let Some(died) = self.generations.died() else {
             return;
         };
-        let generation = self.machine.current();
         let after_ms = self.predecessor.served_for().as_millis() as u64;
         let deaths = self.events.outbox(LoopEvent::DiedEarly);
-        tokio::spawn(async move {
-            // Until it has ended, its last words are not complete.
-            died.stop(Duration::MAX).await;
-            deaths.send(Obituary {
-                generation,
-                sidecar: died.name().to_owned(),
-                after_ms,
-                failure: died.sidecar().last_failure().map(Arc::unwrap_or_clone),
-            });
-        });
+        tell_death(died, self.machine.current(), after_ms, deaths);
     }
 }
 
@@ -184,16 +154,7 @@ impl Gateway {
         };
         self.supervision.take_back();
         self.resume();
-        let wanted = &current.config.gateway.listen;
-        if let Err(error) = self.front_door.listeners.change(wanted) {
-            warn!("[gateway] not all addresses of before are open again: {error}");
-        }
-        // Before requests are sent to it: one that finds its door gone would look again at once.
-        for slot in current.slots.values() {
-            slot.reopen(&self.context);
-        }
-        self.front_door.serve(&current);
-        self.follow_sidecars();
+        self.reopen(&current);
         // The predecessor ends its record when it hears that.
         self.predecessor.hold(self.recovery.record.written());
         self.predecessor.tell(ToPredecessor::Serving);

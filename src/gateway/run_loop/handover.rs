@@ -20,6 +20,7 @@ use crate::gateway::handover::{
 };
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::outbox::Outbox;
 use crate::gateway::ownership;
 use crate::os::process::in_words;
 use crate::state::terms::{EndReason, ProgressStage};
@@ -31,13 +32,32 @@ impl Gateway {
         let config = self.material.loaded.config.clone();
         self.make_room(&config, RequestKind::Restart, Some(request));
         let report = self.reporter(Some(request.to_owned()));
-        let loaded = &self.material.loaded;
-        let verdict = self.supervision.verdict().clone();
-        let supervisor = verdict.supervisor.to_string();
-        let notifier = self.supervision.notifier();
+        let supervisor = self.supervision.verdict().supervisor.to_string();
         let (reason, asked_at) = self.requests.about(request);
         self.traces.perform(request);
         let offer = Offer {
+            asked_at,
+            trace: self.traces.hand_over("spawned", "respawn", &supervisor),
+            ..self.offer(generation, request, &reason)
+        };
+        let started = self.started_outbox(generation);
+        let offering = Offering {
+            offer,
+            listeners: &self.front_door.listeners,
+            predecessors: &self.predecessor.predecessors,
+            current: self.generations.current().map(Arc::as_ref),
+            serves: self.machine.current(),
+            drain_ms: self.drain_ms(),
+        };
+        self.successor.start(offering, budget, report, started);
+        self.supervision.working(&self.stage().1);
+    }
+
+    /// An offer to the process that is to serve this generation, because of this request.
+    pub(super) fn offer(&self, generation: u64, request: &str, reason: &str) -> Offer {
+        let loaded = &self.material.loaded;
+        let notifier = self.supervision.notifier();
+        Offer {
             version: HANDOVER_VERSION,
             pid: std::process::id(),
             instance: loaded.instance.clone(),
@@ -45,27 +65,27 @@ impl Gateway {
             state_dir: self.paths.state.clone(),
             generation,
             request: request.to_owned(),
-            reason,
-            asked_at,
+            reason: reason.to_owned(),
+            asked_at: String::new(),
             enclosed: Enclosed::default(),
             notify: notifier.address(),
             watchdog_usec: notifier.watchdog_usec(),
-            verdict,
-            trace: self.traces.hand_over("spawned", "respawn", &supervisor),
-        };
-        let offering = Offering {
-            offer,
-            listeners: &self.front_door.listeners,
-            predecessors: &self.predecessor.predecessors,
-            current: self.generations.current().map(Arc::as_ref),
-            serves: self.machine.current(),
-            drain_ms: loaded.config.restart.drain.0.as_millis() as u64,
-        };
-        // An event, not at once: the step that led here must end first.
+            verdict: self.supervision.verdict().clone(),
+            trace: None,
+        }
+    }
+
+    /// Milliseconds that this process has for its drain.
+    pub(super) fn drain_ms(&self) -> u64 {
+        let restart = &self.material.loaded.config.restart;
+        restart.drain.0.as_millis() as u64
+    }
+
+    /// Hears whether that process was started: by an event, because the step that led there must end
+    /// first.
+    pub(super) fn started_outbox(&self, generation: u64) -> Outbox<StartedSuccessor> {
         let started = move |started| LoopEvent::Started(generation, started);
-        let started = self.events.outbox(started);
-        self.successor.start(offering, budget, report, started);
-        self.supervision.working(&self.stage().1);
+        self.events.outbox(started)
     }
 
     pub(super) fn successor_started(&mut self, generation: u64, started: StartedSuccessor) {
@@ -201,7 +221,7 @@ impl Gateway {
         self.predecessor.take_way_back();
         let mut keep = self.material.loaded.config.restart.watch.0;
         if self.successor.has_handed_back() {
-            self.tell_death();
+            self.pass_on_death();
             keep = Duration::ZERO;
         }
         self.recovery

@@ -9,10 +9,13 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::Gateway;
+use crate::gateway::generation::Generation;
 use crate::gateway::lifecycle::{Budget, Event};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::obituary::Obituary;
+use crate::gateway::outbox::Outbox;
 use crate::gateway::relapse::Before;
+use crate::gateway::slot::Slot;
 
 impl Gateway {
     /// A sidecar changed its state: if it died, and the copy before it still runs, that one serves
@@ -40,16 +43,7 @@ impl Gateway {
         let serves = self.machine.current();
         self.step(Event::ServingDied(serves));
         let obituaries = self.events.outbox(LoopEvent::Relapsed);
-        tokio::spawn(async move {
-            // Until it has ended, its last words are not complete.
-            died.stop(Duration::MAX).await;
-            obituaries.send(Obituary {
-                generation: serves,
-                sidecar: died.name().to_owned(),
-                after_ms,
-                failure: died.sidecar().last_failure().map(Arc::unwrap_or_clone),
-            });
-        });
+        tell_death(died, serves, after_ms, obituaries);
     }
 
     /// The generation before serves again, and the one that failed drains.
@@ -63,17 +57,8 @@ impl Gateway {
             return;
         };
         self.material = material;
-        let wanted = &generation.config.gateway.listen;
-        if let Err(error) = self.front_door.listeners.change(wanted) {
-            warn!("[gateway] not all addresses of before are open again: {error}");
-        }
-        // Before requests are sent to it: one that finds its door gone would look again at once.
-        for slot in generation.slots.values() {
-            slot.reopen(&self.context);
-        }
         let failed = self.generations.put_back(Arc::clone(&generation));
-        self.front_door.serve(&generation);
-        self.follow_sidecars();
+        self.reopen(&generation);
         self.tell_addresses();
         if let Some(failed) = failed {
             let (holds, drained) = (self.holds(), self.drained_outbox());
@@ -91,6 +76,20 @@ impl Gateway {
         if self.machine.owns() {
             self.record_owner();
         }
+    }
+
+    /// Opens addresses and doors of the current generation, which drained, and sends new requests to it.
+    pub(super) fn reopen(&mut self, current: &Generation) {
+        let wanted = &current.config.gateway.listen;
+        if let Err(error) = self.front_door.listeners.change(wanted) {
+            warn!("[gateway] not all addresses of before are open again: {error}");
+        }
+        // Before requests are sent to it: one that finds its door gone would look again at once.
+        for slot in current.slots.values() {
+            slot.reopen(&self.context);
+        }
+        self.front_door.serve(current);
+        self.follow_sidecars();
     }
 
     /// It is known how the generation died that had taken over: its restart failed.
@@ -116,4 +115,18 @@ impl Gateway {
             self.refused_copies.forget();
         }
     }
+}
+
+/// Tells how a sidecar of this generation died, so many milliseconds after that had begun to serve.
+pub(super) fn tell_death(died: Arc<Slot>, generation: u64, after_ms: u64, to: Outbox<Obituary>) {
+    tokio::spawn(async move {
+        // Until it has ended, its last words are not complete.
+        died.stop(Duration::MAX).await;
+        to.send(Obituary {
+            generation,
+            sidecar: died.name().to_owned(),
+            after_ms,
+            failure: died.sidecar().last_failure().map(Arc::unwrap_or_clone),
+        });
+    });
 }

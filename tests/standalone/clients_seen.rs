@@ -28,12 +28,7 @@ impl Gated {
         let dir = tempfile::tempdir().unwrap();
         let gate = dir.path().join("open");
         std::fs::write(&gate, "").unwrap();
-        let script = format!(
-            "while [ ! -e {} ]; do sleep 0.05; done; exec \"$@\"",
-            gate.display()
-        );
-        let mut command = vec!["sh".to_owned(), "-c".into(), script, "sh".into()];
-        command.extend(servers::node());
+        let command = servers::once_there(&gate, servers::node());
         Some(Self {
             gateway: setup.command(command).start(),
             gate,

@@ -420,12 +420,8 @@ fn a_thousand_requests_wait_for_a_server_that_starts_slowly_and_none_fails() {
     let dir = tempfile::tempdir().unwrap();
     let gate = dir.path().join("open");
     std::fs::write(&gate, "").unwrap();
-    let script = format!(
-        "while [ ! -e {} ]; do sleep 0.05; done; exec \"$@\"",
-        gate.display()
-    );
-    let mut command = vec!["sh".to_owned(), "-c".into(), script, "sh".into()];
-    command.extend(servers::node_with_lock(&dir.path().join("lock")));
+    let command = servers::node_with_lock(&dir.path().join("lock"));
+    let command = servers::once_there(&gate, command);
     let gateway = exclusive().command(command).start();
     let load = Load {
         new_per_second: 250.0,

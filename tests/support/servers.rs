@@ -23,6 +23,20 @@ pub fn node() -> Vec<String> {
     ]
 }
 
+/// A command that starts the other one only when there is the file `gate`.
+pub fn once_there(
+    gate: &Path,
+    command: impl IntoIterator<Item = impl Into<String>>,
+) -> Vec<String> {
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done; exec \"$@\"",
+        gate.display()
+    );
+    let waiting = ["sh".to_owned(), "-c".into(), script, "sh".into()];
+    let command = command.into_iter().map(Into::into);
+    waiting.into_iter().chain(command).collect()
+}
+
 /// The Node server holding a lock for life: a second copy beside it ends at once with code 9.
 pub fn node_with_lock(lock: &Path) -> Vec<String> {
     let mut command: Vec<String> = [

@@ -22,6 +22,9 @@ pub const FRONT: SocketAddr =
 /// see.
 pub const NODE_APP: &str = "/srv/node-app.mjs";
 
+/// The place in the box of a server that says what it was started with.
+pub const MIRROR: &str = "/srv/mirror.py";
+
 /// New connections a second on each listener: below what a debug build carries on two busy cores.
 pub const RATE: f64 = 60.0;
 
@@ -35,6 +38,17 @@ pub fn prepared_on(base: Base, name: &str) -> Option<SystemdBox> {
     let systemd = SystemdBox::boot_on_or_skip(base, name)?;
     systemd.copy_in(servers::NODE_APP, NODE_APP);
     systemd.install_programs();
+    Some(systemd)
+}
+
+/// A box with the programs and the server that says what it was started with; none where there can be
+/// none.
+pub fn with_mirror(name: &str) -> Option<SystemdBox> {
+    let systemd = prepared(name).filter(|_| servers::have("python3"))?;
+    systemd.copy_in(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py"),
+        MIRROR,
+    );
     Some(systemd)
 }
 

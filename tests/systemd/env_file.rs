@@ -1,26 +1,13 @@
 //! Variables of a service: where they come from, and how an edit of them gets to the server.
 
 use crate::support::report::Part;
-use crate::support::servers;
-use crate::support::site::{Site, all_of, expect, load_on_front, prepared};
-use crate::support::systemd_box::SystemdBox;
+use crate::support::site::{MIRROR, Site, all_of, expect, load_on_front, with_mirror};
 use serde_json::Value;
 
-/// A server that says what it was started with.
-const MIRROR: &str = "/srv/mirror.py";
 const FILE: &str = "/srv/app.env";
 
 /// New connections a second.
 const RATE: f64 = 30.0;
-
-fn with_mirror(name: &str) -> Option<SystemdBox> {
-    let systemd = prepared(name).filter(|_| servers::have("python3"))?;
-    systemd.copy_in(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py"),
-        MIRROR,
-    );
-    Some(systemd)
-}
 
 fn install(site: &Site<'_>, flags: &[&str]) -> std::process::Output {
     let server = ["--", "python3", MIRROR, "{port}"];

@@ -3,13 +3,12 @@
 
 use crate::support::report::Part;
 use crate::support::servers;
-use crate::support::site::{Site, all_of, expect, load_on_front, node, prepared};
+use crate::support::site::{
+    MIRROR, Site, all_of, expect, load_on_front, node, prepared, with_mirror,
+};
 use crate::support::systemd_box::{BoxUser, SystemdBox};
 use crate::support::wait;
 use serde_json::Value;
-
-/// A server that says what it was started with.
-const MIRROR: &str = "/srv/mirror.py";
 
 /// New connections a second while addresses change hands.
 const RATE: f64 = 80.0;
@@ -45,15 +44,6 @@ const HOSTILE: [&str; 24] = [
     "<&>|",
     "{ports} {PORT} {port",
 ];
-
-fn with_mirror(name: &str) -> Option<SystemdBox> {
-    let systemd = prepared(name).filter(|_| servers::have("python3"))?;
-    systemd.copy_in(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py"),
-        MIRROR,
-    );
-    Some(systemd)
-}
 
 fn mirror(systemd: &SystemdBox, port: u16) -> Value {
     serde_json::from_str(&systemd.must(&["curl", "-sSf", &format!("http://127.0.0.1:{port}/")]))

@@ -1,21 +1,14 @@
 //! A second `gatewayctl install` changes what it names, and nothing else.
 
 use crate::support::servers;
-use crate::support::site::{all_of, expect, prepared};
+use crate::support::site::{MIRROR, all_of, expect, prepared, with_mirror};
 use serde_json::Value;
-
-/// A server that says what it was started with.
-const MIRROR: &str = "/srv/mirror.py";
 
 #[test]
 fn a_second_install_resets_nothing_that_was_chosen() {
-    let Some(systemd) = prepared("again").filter(|_| servers::have("python3")) else {
+    let Some(systemd) = with_mirror("again") else {
         return;
     };
-    systemd.copy_in(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py"),
-        MIRROR,
-    );
     let ada = systemd.add_plain_user("ada");
     systemd.write("/srv/app.env", "FROM_FILE=yes\n");
     let install = |flags: &[&str]| systemd.run(&[&["gatewayctl", "install"], flags].concat());

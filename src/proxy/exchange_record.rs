@@ -32,8 +32,7 @@ struct Known {
     peer: Peer,
     began: Instant,
     id: Option<HeaderValue>,
-    /// What the client asked, where there is an access log.
-    asked: Option<LoggedHead>,
+    asked: Asked,
     /// The route that it took last, and the generation of that.
     route: Option<(Arc<RouteStats>, u64)>,
     /// How often it was sent once more.
@@ -46,6 +45,17 @@ struct Known {
     end: Option<ExchangeEnd>,
     /// It was held.
     held: Option<Unsettled>,
+}
+
+/// What the client asked, as far as the access log may need it.
+#[derive(Debug)]
+enum Asked {
+    /// There was no access log when the request began: it has no line, even if there is one by its
+    /// end, because the line would not say what was asked.
+    Unlogged,
+    /// Its head could not be read.
+    Unread,
+    Read(LoggedHead),
 }
 
 impl ExchangeRecord {
@@ -62,15 +72,18 @@ impl ExchangeRecord {
         }
         let with_id = settings.request_id;
         let id = with_id.then(|| request_id::settle(request.headers_mut()));
-        let logged = records.access_log.is_on();
-        let asked = logged
-            .then(|| LoggedHead::of(request, settings.forwarded.told(peer, request.headers())));
+        let asked = if records.access_log.is_on() {
+            let client = settings.forwarded.told(peer, request.headers());
+            Asked::Read(LoggedHead::of(request, client))
+        } else {
+            Asked::Unlogged
+        };
         Self(Some(Box::new(Known::new(records, peer, id, asked))))
     }
 
     /// The record of a request whose head is not known.
     pub fn unread(records: Records, peer: Peer) -> Self {
-        let known = || Box::new(Known::new(records, peer, None, None));
+        let known = || Box::new(Known::new(records, peer, None, Asked::Unread));
         Self((peer != Peer::Watchdog).then(known))
     }
 
@@ -156,12 +169,7 @@ impl Drop for ExchangeRecord {
 }
 
 impl Known {
-    fn new(
-        records: Records,
-        peer: Peer,
-        id: Option<HeaderValue>,
-        asked: Option<LoggedHead>,
-    ) -> Self {
+    fn new(records: Records, peer: Peer, id: Option<HeaderValue>, asked: Asked) -> Self {
         Self {
             records,
             peer,
@@ -198,14 +206,16 @@ impl Known {
         if !access_log.is_on() {
             return;
         }
+        let asked = match &self.asked {
+            Asked::Unlogged => return,
+            Asked::Unread => None,
+            Asked::Read(head) => Some(head),
+        };
         let upstream = self.upstream;
         access_log.push(AccessEntry {
             time: SystemTime::now(),
-            client: self.asked.as_ref().map_or(self.peer, |asked| asked.client),
-            asked: self
-                .asked
-                .as_ref()
-                .map(|asked| asked.text(self.id.as_ref())),
+            client: asked.map_or(self.peer, |head| head.client),
+            asked: asked.map(|head| head.text(self.id.as_ref())),
             status: match (self.status, end) {
                 // No answer went out: nginx's number for it, which evaluations of logs know.
                 (0, ExchangeEnd::ClientGone) => CLIENT_CLOSED,

@@ -444,6 +444,31 @@ fn a_reload_changes_the_log_and_one_that_cannot_be_written_fails_with_the_reason
 }
 
 #[test]
+fn a_request_that_began_before_there_was_a_log_has_no_line_in_it() {
+    if !servers::have("node") {
+        return skip::because("node is not installed");
+    }
+    let log = Log::new();
+    let gateway = Setup::behind(servers::node()).start();
+    block_on(async {
+        let mut before = ws::WebSocket::open(&gateway.target(), "/ws").await.unwrap();
+        before.echo("hello").await.unwrap();
+        fs::write(gateway.config_file(), log.config()).unwrap();
+        let reloaded = gateway.ctl(["reload"]);
+        assert!(reloaded.status.success(), "{}", said(&reloaded));
+        before.close(1000).await.unwrap();
+        before.next().await.unwrap();
+        client::get(&gateway.target(), "/after").await.unwrap();
+    });
+    log.entry("/after");
+    let text = fs::read_to_string(log.path()).unwrap();
+    assert!(
+        text.lines().all(|line| line.contains("\"path\":")),
+        "a line does not say what was asked:\n{text}"
+    );
+}
+
+#[test]
 fn a_fresh_process_and_the_one_before_it_write_whole_lines_to_one_file() {
     let Some(setup) = respawning() else { return };
     let log = Log::new();

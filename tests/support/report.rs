@@ -148,6 +148,8 @@ impl Report {
 
     /// Panics unless nothing failed and every part named saw at least so much good.
     pub fn assert_clean(&self, least: &[(Part, u64)]) {
+        // Shown by `--success-output`: how close it was.
+        println!("{self}");
         assert_eq!(self.failures(), 0, "the load lost something:\n{self}");
         for (part, least) in least {
             assert!(

@@ -32,7 +32,7 @@ struct Known {
     peer: Peer,
     began: Instant,
     id: Option<HeaderValue>,
-    asked: Asked,
+    asked: RecordedHead,
     /// The route that it took last, and the generation of that.
     route: Option<(Arc<RouteStats>, u64)>,
     /// How often it was sent once more.
@@ -49,13 +49,13 @@ struct Known {
 
 /// What the client asked, as far as the access log may need it.
 #[derive(Debug)]
-enum Asked {
+enum RecordedHead {
     /// There was no access log when the request began: it has no line, even if there is one by its
     /// end, because the line would not say what was asked.
     Unlogged,
     /// Its head could not be read.
     Unread,
-    Read(LoggedHead),
+    Read(Box<LoggedHead>),
 }
 
 impl ExchangeRecord {
@@ -74,16 +74,16 @@ impl ExchangeRecord {
         let id = with_id.then(|| request_id::settle(request.headers_mut()));
         let asked = if records.access_log.is_on() {
             let client = settings.forwarded.told(peer, request.headers());
-            Asked::Read(LoggedHead::of(request, client))
+            RecordedHead::Read(Box::new(LoggedHead::of(request, client)))
         } else {
-            Asked::Unlogged
+            RecordedHead::Unlogged
         };
         Self(Some(Box::new(Known::new(records, peer, id, asked))))
     }
 
     /// The record of a request whose head is not known.
     pub fn unread(records: Records, peer: Peer) -> Self {
-        let known = || Box::new(Known::new(records, peer, None, Asked::Unread));
+        let known = || Box::new(Known::new(records, peer, None, RecordedHead::Unread));
         Self((peer != Peer::Watchdog).then(known))
     }
 
@@ -169,7 +169,7 @@ impl Drop for ExchangeRecord {
 }
 
 impl Known {
-    fn new(records: Records, peer: Peer, id: Option<HeaderValue>, asked: Asked) -> Self {
+    fn new(records: Records, peer: Peer, id: Option<HeaderValue>, asked: RecordedHead) -> Self {
         Self {
             records,
             peer,
@@ -207,9 +207,9 @@ impl Known {
             return;
         }
         let asked = match &self.asked {
-            Asked::Unlogged => return,
-            Asked::Unread => None,
-            Asked::Read(head) => Some(head),
+            RecordedHead::Unlogged => return,
+            RecordedHead::Unread => None,
+            RecordedHead::Read(head) => Some(head),
         };
         let upstream = self.upstream;
         access_log.push(AccessEntry {

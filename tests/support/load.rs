@@ -196,7 +196,7 @@ async fn arrivals(load: Arc<Load>, stop: CancellationToken, report: Shared) {
             () = stop.cancelled() => break,
         }
         let (load, report) = (Arc::clone(&load), Arc::clone(&report));
-        report.lock().unwrap().begun += 1;
+        report.lock().unwrap().begins(due.into_std());
         tasks.spawn(async move {
             let answer = within(load.patience, async {
                 let mut conn = Conn::open(&load.target).await?;
@@ -265,7 +265,7 @@ async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: S
                 continue;
             }
         }
-        report.lock().unwrap().begun += 1;
+        report.lock().unwrap().begins(due.into_std());
         match within(load.patience, open.exchange(request(&load.path, true))).await {
             Ok(answer) => {
                 judge(&report, part, due, &answer);

@@ -11,6 +11,7 @@ pub mod handover;
 pub mod hold;
 pub mod knock;
 pub mod load;
+pub mod machine;
 pub mod namespace;
 pub mod nobody;
 pub mod packages;

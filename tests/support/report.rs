@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::client::Fault;
+use super::machine::{Machine, Meanwhile};
 
 /// How many faults are kept word by word; the counters hold them all.
 const TOLD: usize = 40;
@@ -44,6 +45,10 @@ pub struct Report {
     pub longest_gap: Duration,
     /// How long the load ran.
     pub length: Duration,
+    /// How late the load itself was at most: a request began so long after it was due.
+    pub late: Duration,
+    before: Machine,
+    meanwhile: Option<Meanwhile>,
     began: Instant,
     last_good: Option<Instant>,
 }
@@ -59,6 +64,9 @@ impl Default for Report {
             latency: Histogram::new(3).unwrap(),
             longest_gap: Duration::ZERO,
             length: Duration::ZERO,
+            late: Duration::ZERO,
+            before: Machine::now(),
+            meanwhile: None,
             began: Instant::now(),
             last_good: None,
         }
@@ -66,6 +74,12 @@ impl Default for Report {
 }
 
 impl Report {
+    /// A request begins now that was due at `due`.
+    pub fn begins(&mut self, due: Instant) {
+        self.begun += 1;
+        self.late = self.late.max(due.elapsed());
+    }
+
     /// A good answer to a request that was due at `due`.
     pub fn answered(&mut self, part: Part, due: Instant) {
         let now = Instant::now();
@@ -105,6 +119,7 @@ impl Report {
     /// Closes the books.
     pub fn finish(&mut self) {
         self.length = self.began.elapsed();
+        self.meanwhile = Some(self.before.since());
     }
 
     /// Requests on new and kept connections that were answered well.
@@ -180,9 +195,13 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            ", longest gap {:.1} ms",
-            self.longest_gap.as_secs_f64() * 1000.0
+            ", longest gap {:.1} ms, itself late by {:.1} ms",
+            self.longest_gap.as_secs_f64() * 1000.0,
+            self.late.as_secs_f64() * 1000.0
         )?;
+        if let Some(meanwhile) = &self.meanwhile {
+            write!(f, "; {meanwhile}")?;
+        }
         for line in &self.told {
             write!(f, "\n  {line}")?;
         }

@@ -13,6 +13,7 @@ mod known_gateway;
 mod pages;
 mod patience;
 mod preflight;
+mod process_start;
 mod restart_over_control;
 mod restart_report;
 mod restart_via_manager;
@@ -97,7 +98,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Inhibit(args) => commands::inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
-        CtlCommand::Config(command) => commands::config::config(ctx, command),
+        CtlCommand::Config(command) => commands::config::config(ctx, command).await,
         CtlCommand::Demo(args) => commands::demo::demo(ctx, args).await,
         CtlCommand::Presets => Ok(commands::presets::presets(ctx)),
         CtlCommand::Completions(args) => Ok(commands::completions::completions(ctx, args)),

@@ -1,20 +1,17 @@
 //! Checks before a start or restart, and what a restart will do.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::answering_gateway::AnsweringGateway;
-use super::args::{GatewayCli, RestartArgs, Wait};
+use super::args::{RestartArgs, Wait};
+use super::process_start::ProcessStart;
 
 use super::{CliError, Exit};
-use crate::config::{self, Config, ConfigError, Env, Overrides, Reload, SidecarSpec};
+use crate::config::{self, Config, ConfigError, Env, Reload, SidecarSpec};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
-use crate::os::process::{self, ProcessKey};
 use crate::service::program_run::{self, PROOF, ProgramOutput};
 use crate::service::{self, Installed, ServiceProcess};
 use crate::state::terms::StrategyName;
@@ -49,12 +46,11 @@ fn of_process(
     status: &Status,
     serves_on: &str,
 ) -> Result<Option<Config>, CliError> {
-    let Some((flags, environment)) = as_started(peer, status) else {
+    let Some(start) = ProcessStart::of_gateway(peer, status) else {
         return Ok(None);
     };
-    let env = |name: &str| environment.get(OsStr::new(name)).cloned();
-    let file = flags.config.clone();
-    match config::load(&flags, &Env(&env)) {
+    let file = start.flags.config.clone();
+    match start.load() {
         Ok(loaded) => Ok(Some(loaded.config)),
         // The gateway may see other files than this command: a service has a /tmp of its own.
         Err(ConfigError::Unreadable { .. }) => Ok(None),
@@ -135,48 +131,6 @@ async fn version_of(process: &ServiceProcess) -> io::Result<Option<ProgramOutput
     program_run::run(command, PROOF).await.map(Some)
 }
 
-/// How a gateway's process was started.
-#[derive(Debug)]
-pub(super) struct ProcessStart {
-    /// Its arguments, the program's name first.
-    pub(super) line: Vec<OsString>,
-    pub(super) environment: HashMap<OsString, OsString>,
-    pub(super) cwd: PathBuf,
-}
-
-/// How this gateway process was started; none where that cannot be known here.
-pub(super) fn started(gateway: ProcessKey) -> Option<ProcessStart> {
-    let process = PathBuf::from(format!("/proc/{}", gateway.pid));
-    if !process::program(gateway.pid)?
-        .file_name()?
-        .as_bytes()
-        .starts_with(b"gateway")
-    {
-        return None;
-    }
-    let start = ProcessStart {
-        line: process::command_line(gateway.pid)?,
-        environment: process::environment(gateway.pid)?.into_iter().collect(),
-        cwd: std::fs::read_link(process.join("cwd")).ok()?,
-    };
-    // Else this may be of another process, which has its pid now.
-    gateway.lives().then_some(start)
-}
-
-/// Flags and environment of a gateway's process.
-fn as_started(
-    peer: SocketPeer,
-    status: &Status,
-) -> Option<(Overrides, HashMap<OsString, OsString>)> {
-    let start = started(peer.process?)?;
-    let mut flags = GatewayCli::read(start.line).ok()?.overrides();
-    flags.instance = Some(status.instance.clone());
-    if let Some(file) = &status.config {
-        flags.config = Some(start.cwd.join(file));
-    }
-    Some((flags, start.environment))
-}
-
 /// The step of a restart in a successor.
 const FRESH: &str = "a fresh process takes the listeners over";
 
@@ -239,6 +193,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::os::process::ProcessKey;
 
     #[test]
     fn plans_in_plain_words() {

@@ -275,10 +275,11 @@ fn failed(
     }
     let file = now.and_then(|now| now.config.as_ref());
     let next = match (error.exit, file) {
-        (Exit::Config, Some(file)) => {
+        // Of a service the file says everything, of others flags may, too.
+        (Exit::Config, Some(file)) if now.is_some_and(|now| now.supervisor.is_systemd()) => {
             format!("gatewayctl config check --config {}", shell::word(file))
         }
-        (Exit::Config, None) => target.next("config check"),
+        (Exit::Config, _) => target.next("config check"),
         _ => target.next("logs"),
     };
     error.help.get_or_insert(next);

@@ -68,6 +68,7 @@ mod routing;
 mod stale_trees;
 mod stalled;
 mod stalled_disk;
+mod started_by_hand;
 mod stdin;
 mod sticky;
 mod stop;

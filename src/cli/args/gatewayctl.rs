@@ -196,8 +196,14 @@ pub enum CtlCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Say whether the configuration is valid; exits with 78 if it is not
+    ///
+    /// For a gateway that was started by hand and runs, this is its file as it is now with its own flags
+    /// and variables, as its next restart would read it. --config FILE checks that file alone.
     Check,
     /// Print the effective configuration: file, environment and defaults together
+    ///
+    /// For a gateway that was started by hand and runs, with its own flags and variables. --config FILE
+    /// shows that file alone.
     Show,
     /// Write a commented configuration to start from, to the usual place or to --config; never
     /// overwrites a file

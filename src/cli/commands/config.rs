@@ -2,14 +2,17 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{ConfigCommand, InitArgs};
+use crate::cli::process_start::ProcessStart;
+use crate::cli::target::{self, Target};
 use crate::cli::ui::Text;
-use crate::cli::{CliError, Context, Exit, target};
+use crate::cli::{CliError, Context, Exit};
 use crate::config::{self, ConfigError, Env, EnvFile, Loaded, Overrides};
 use crate::os::working_directory::by_link;
 use crate::proxy::check_access_log;
@@ -45,10 +48,10 @@ pub struct WrittenConfig<'a> {
 ///
 /// # Errors
 /// [`Exit::Config`] when it is not valid.
-pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> {
+pub async fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> {
     match command {
-        ConfigCommand::Check => check(ctx),
-        ConfigCommand::Show => show(ctx),
+        ConfigCommand::Check => check(ctx).await,
+        ConfigCommand::Show => show(ctx).await,
         ConfigCommand::Init(args) => init(ctx, args),
         ConfigCommand::Schema => {
             ctx.ui.page(&format!("{:#}\n", config::schema()));
@@ -62,31 +65,121 @@ pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> 
 /// # Errors
 /// What is wrong with it.
 pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
-    let (loaded, text) = judge(flags, env)?;
-    Ok((loaded.with_usable_env_files()?, text))
+    let loaded = config::load(flags, env)?;
+    let text = summary(&loaded, env, None);
+    let directory = by_link(env.path("PWD"));
+    Ok((
+        judge(loaded, env, directory)?.with_usable_env_files()?,
+        text,
+    ))
 }
 
-/// The same, with files of variables that were read and may not be usable.
-fn judge(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
-    let mut loaded = config::load(flags, env)?;
+/// The configuration with its files of variables, which were read and may not be usable.
+fn judge(
+    mut loaded: Loaded,
+    env: &Env<'_>,
+    directory: Option<PathBuf>,
+) -> Result<Loaded, ConfigError> {
     check_access_log(&loaded.config.gateway.access_log)
         .map_err(|why| loaded.refuse(["gateway", "access_log"], &format!("access log: {why}")))?;
-    let directory = by_link(env.path("PWD"));
     loaded.config.read_env_files(env, directory);
+    Ok(loaded)
+}
+
+/// What is said of a valid one; `runs` names the process with whose flags it was read.
+fn summary(loaded: &Loaded, env: &Env<'_>, runs: Option<&Running>) -> String {
     let usual = config::default_path(env, &loaded.instance);
-    let text = match &loaded.path {
-        Some(path) => format!("configuration {} is valid", path.display()),
-        None => format!(
+    match (&loaded.path, runs) {
+        (Some(path), None) => format!("configuration {} is valid", path.display()),
+        (None, None) => format!(
             "there is no configuration file ({}): defaults and flags are valid",
             usual.display()
         ),
-    };
-    Ok((loaded, text))
+        (Some(path), Some(running)) => format!(
+            "configuration {} is valid, with the flags of {}",
+            path.display(),
+            running.name()
+        ),
+        (None, Some(running)) => format!(
+            "there is no configuration file ({}): the flags of {} are valid",
+            usual.display(),
+            running.name()
+        ),
+    }
 }
 
-fn check(ctx: &Context) -> Result<Exit, CliError> {
+/// A gateway that this user started by hand. What it serves is its file with its flags.
+struct Running {
+    instance: String,
+    pid: u32,
+    start: ProcessStart,
+}
+
+impl Running {
+    /// The one that the command line selects. None where a file is named, or a service or nothing is
+    /// selected: then the file says everything.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] with the list when several match.
+    async fn find(ctx: &Context, env: &Env<'_>) -> Result<Option<Self>, CliError> {
+        if target::named_config(&ctx.global, env).is_some() {
+            return Ok(None);
+        }
+        let target = match Target::find(&ctx.global, env) {
+            Ok(target) => target,
+            Err(error) if error.exit == Exit::Usage => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let (client, status) = match target.connect_and_ask().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                ctx.ui
+                    .progress(&format!("its flags are not known: {}", error.message));
+                return Ok(None);
+            }
+        };
+        let peer = client.peer();
+        match AnsweringGateway::identify(ctx, &status.instance, peer).await {
+            AnsweringGateway::Service(..) => return Ok(None),
+            AnsweringGateway::OfThisUser => {}
+            AnsweringGateway::OfAnotherUser | AnsweringGateway::BesideService(..) => {
+                ctx.ui.progress(&format!(
+                    "the flags of {} are not known here: it runs as another user",
+                    status.instance
+                ));
+                return Ok(None);
+            }
+        }
+        let start = ProcessStart::of_gateway(peer, &status);
+        Ok(start.map(|start| Self {
+            pid: status.pid,
+            instance: status.instance,
+            start,
+        }))
+    }
+
+    fn name(&self) -> String {
+        format!("{} (pid {})", self.instance, self.pid)
+    }
+}
+
+async fn check(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    let (mut loaded, text) = judge(&target::overrides(&ctx.global, &env), &env)?;
+    let running = Running::find(ctx, &env).await?;
+    let (mut loaded, text) = match &running {
+        Some(running) => {
+            let loaded = running.start.load()?;
+            let text = summary(&loaded, &env, Some(running));
+            let directory = Some(running.start.cwd.clone());
+            let judged = (running.start).in_its_environment(|env| judge(loaded, env, directory))?;
+            (judged, text)
+        }
+        None => {
+            let loaded = config::load(&target::overrides(&ctx.global, &env), &env)?;
+            let text = summary(&loaded, &env, None);
+            (judge(loaded, &env, by_link(env.path("PWD")))?, text)
+        }
+    };
     let mut warnings = loaded.config.warnings();
     for spec in loaded.config.sidecar.values_mut() {
         // The gateway's user may, or the service manager.
@@ -109,9 +202,13 @@ fn check(ctx: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn show(ctx: &Context) -> Result<Exit, CliError> {
+async fn show(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    let loaded = config::load(&target::overrides(&ctx.global, &env), &env)?;
+    let running = Running::find(ctx, &env).await?;
+    let loaded = match &running {
+        Some(running) => running.start.load()?,
+        None => config::load(&target::overrides(&ctx.global, &env), &env)?,
+    };
     let shown = loaded.config.without_secrets();
     if ctx.ui.is_json() {
         ctx.ui.object(&shown);
@@ -119,10 +216,13 @@ fn show(ctx: &Context) -> Result<Exit, CliError> {
     }
     let text = config::to_toml(&shown)
         .map_err(|error| Exit::Failed.error(format!("it has no TOML form: {error}")))?;
-    let origin = match &loaded.path {
+    let mut origin = match &loaded.path {
         Some(path) => escape(&path.to_string_lossy()).into_owned(),
         None => "defaults and environment".to_owned(),
     };
+    if let Some(running) = &running {
+        origin.push_str(&format!(", with the flags of {}", running.name()));
+    }
     ctx.ui
         .page(&format!("# {origin}; secrets are shown as ***\n{text}"));
     Ok(Exit::Done)
@@ -145,12 +245,8 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
             _ => Exit::Failed.error(message),
         }
     })?;
-    let named = match &ctx.global.config {
-        Some(_) => format!(" --config {shown}"),
-        None => String::new(),
-    };
     ctx.ui.say(format!(
-        "wrote {shown}: write your server into it ([sidecar.main]), then gatewayctl config check{named}"
+        "wrote {shown}: write your server into it ([sidecar.main]), then gatewayctl config check --config {shown}"
     ));
     ctx.ui.object(&WrittenConfig {
         ok: true,
@@ -176,8 +272,8 @@ mod tests {
 
     use crate::cli::args::Global;
 
-    #[test]
-    fn init_never_overwrites_and_its_file_is_valid() {
+    #[tokio::test]
+    async fn init_never_overwrites_and_its_file_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/g.toml");
         let ctx = Context::new(Global {
@@ -186,11 +282,11 @@ mod tests {
             ..Global::default()
         });
         let begin = ConfigCommand::Init(InitArgs::default());
-        assert_eq!(config(&ctx, &begin), Ok(Exit::Done));
-        assert_eq!(config(&ctx, &begin).unwrap_err().exit, Exit::Refused);
-        assert_eq!(config(&ctx, &ConfigCommand::Check), Ok(Exit::Done));
+        assert_eq!(config(&ctx, &begin).await, Ok(Exit::Done));
+        assert_eq!(config(&ctx, &begin).await.unwrap_err().exit, Exit::Refused);
+        assert_eq!(config(&ctx, &ConfigCommand::Check).await, Ok(Exit::Done));
         std::fs::write(&path, "[gateway]\nlisen = []\n").unwrap();
-        let error = config(&ctx, &ConfigCommand::Check).unwrap_err();
+        let error = config(&ctx, &ConfigCommand::Check).await.unwrap_err();
         assert_eq!(error.exit, Exit::Config);
         assert!(
             error.message.contains("g.toml:2:1: unknown key `lisen`"),

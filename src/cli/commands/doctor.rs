@@ -2,6 +2,7 @@
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::findings_view;
+use crate::cli::process_start::ProcessStart;
 use crate::cli::services;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
@@ -9,7 +10,7 @@ use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::{
-    self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy, SilentGateway,
+    self, DoctorFacts, DoctorTarget, Finding, FixState, ReadByHand, Remedy, SilentGateway,
 };
 use crate::service::{self, Installed};
 
@@ -97,7 +98,18 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
         None if instance == DEFAULT_INSTANCE => String::new(),
         None => format!(" --instance {instance}"),
     };
+    let started = match (&status, peer) {
+        (Some(status), Some(peer)) if unit.is_none() && peer.is_this_user() => {
+            ProcessStart::of_gateway(peer, status)
+        }
+        _ => None,
+    };
     Ok(DoctorTarget {
+        by_hand: started.map(|start| ReadByHand {
+            loaded: start.load(),
+            path: start.in_its_environment(|env| env.text("PATH")),
+            cwd: start.cwd,
+        }),
         instance,
         flags,
         unit,

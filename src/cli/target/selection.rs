@@ -37,7 +37,8 @@ pub fn overrides(global: &Global, env: &Env<'_>) -> Overrides {
     }
 }
 
-fn named_config(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
+/// The configuration that flags or environment name.
+pub fn named_config(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
     global.config.clone().or_else(|| env.path("GATEWAY_CONFIG"))
 }
 

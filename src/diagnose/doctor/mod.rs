@@ -16,7 +16,7 @@ mod unit_facts;
 
 pub use self::facts::{DoctorFacts, SilentGateway};
 pub use self::finding::{Finding, FixState, Level, Remedy};
-pub use self::gather::{DoctorTarget, gather};
+pub use self::gather::{DoctorTarget, ReadByHand, gather};
 
 /// Every finding, the worst first.
 pub fn judge(facts: &DoctorFacts) -> Vec<Finding> {

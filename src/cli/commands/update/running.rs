@@ -13,7 +13,7 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 
 use crate::cli::answering_gateway::AnsweringGateway;
-use crate::cli::preflight::{self, ProcessStart};
+use crate::cli::process_start::CommandStart;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::SocketPeer;
@@ -161,8 +161,8 @@ fn name(uid: u32) -> String {
 /// With the flags and variables of the running gateway.
 fn by_hand(peer: SocketPeer, status: &Status) -> Trial {
     let user = Credentials::of_this_process();
-    match peer.process.and_then(preflight::started) {
-        Some(ProcessStart {
+    match peer.process.and_then(CommandStart::of) {
+        Some(CommandStart {
             line,
             environment,
             cwd,

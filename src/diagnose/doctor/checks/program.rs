@@ -242,5 +242,10 @@ fn temporary(facts: &DoctorFacts) -> Option<Problem> {
 
 /// A key of a sidecar in the configuration, as a place.
 fn sidecar_key(facts: &DoctorFacts, sidecar: &str, key: &str) -> String {
-    format!("{}: [sidecar.{sidecar}] {key}", facts.config.path.display())
+    let key = format!("[sidecar.{sidecar}] {key}");
+    match facts.config.access {
+        Some(_) => format!("{}: {key}", facts.config.path.display()),
+        // It comes from flags.
+        None => key,
+    }
 }

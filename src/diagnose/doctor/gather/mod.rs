@@ -9,15 +9,16 @@ mod unit;
 
 use std::path::PathBuf;
 
+pub use self::config_file::ReadByHand;
 use super::facts::{DoctorFacts, OtherGateway, SilentGateway};
-use crate::config::{Config, Env};
+use crate::config::Env;
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::service::{self, Installed, Rights};
 use crate::systemd::bus;
 
 /// The gateway to look at, as the command line selects it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DoctorTarget {
     pub instance: String,
     /// The flags that select it, with a leading blank.
@@ -36,6 +37,8 @@ pub struct DoctorTarget {
     pub state_dir: Option<PathBuf>,
     /// The configuration file, where neither the service nor the status names one.
     pub config: PathBuf,
+    /// The configuration of a gateway that this user started by hand, with its flags and variables.
+    pub by_hand: Option<ReadByHand>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
 }
@@ -74,9 +77,9 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let believed = status.filter(|_| peer.is_some_and(SocketPeer::is_this_user));
     if installed.is_none() && status.is_some() && believed.is_none() {
         unseen.push("its configuration: it is no service, and runs as another user".to_owned());
-        facts.config.valid = Some(Config::default());
     } else {
-        facts.config = config_file::look(&env, installed, believed, &target.config, unseen);
+        let (by_hand, default) = (target.by_hand, &target.config);
+        facts.config = config_file::look(&env, installed, believed, by_hand, default, unseen);
     }
     if let (Some(unit), Some(config)) = (&facts.unit, &facts.config.valid) {
         facts.server_files = service_user::look(config, main, &unit.credentials);

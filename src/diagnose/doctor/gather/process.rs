@@ -68,9 +68,11 @@ pub(super) fn addresses(facts: &DoctorFacts) -> Vec<FrontAddress> {
         .flat_map(|status| &status.listeners)
         .filter_map(|text| text.parse().ok())
         .collect();
-    for listen in facts.config.get().gateway.listen {
-        if !all.contains(&listen) {
-            all.push(listen);
+    // Where the configuration is not known, its defaults are not its addresses.
+    let configured = facts.config.valid.iter();
+    for listen in configured.flat_map(|config| &config.gateway.listen) {
+        if !all.contains(listen) {
+            all.push(listen.clone());
         }
     }
     all.into_iter()

@@ -20,6 +20,9 @@ const INITS: &[&str] = &[
     "finit",
 ];
 
+/// Small inits of containers that give their child a session of its own.
+const OWN_SESSION: &[&str] = &["dumb-init"];
+
 /// Parts of a control group's path that container engines make.
 const CONTAINER_GROUPS: &[&str] = &[
     "/docker/",
@@ -217,13 +220,17 @@ fn terminal(evidence: &Evidence) -> Recognized {
 }
 
 fn inside_container(evidence: &Evidence) -> Recognized {
-    // What a shell or a cron job in a container starts is not its main process.
-    let main = evidence.parent.pid == 1;
+    // What a shell or a cron job in a container starts is not its main process, also where it has
+    // lost its parent since: then process 1 is its parent, and did not start it.
+    let parent = &evidence.parent;
+    let started_by_first =
+        !evidence.other_session || OWN_SESSION.iter().any(|name| parent.is(name));
+    let main = parent.pid == 1 && started_by_first;
     if let Some(why) = pod(evidence) {
         return Some((Supervisor::Kubernetes { main }, why));
     }
     // A container with an init of its own is a machine like others.
-    if main && is_init(&evidence.parent) {
+    if parent.pid == 1 && is_init(parent) {
         return None;
     }
     let why = if let Some(file) = &evidence.container_file {

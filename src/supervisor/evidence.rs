@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nix::unistd::{Pid, getsid};
+
 use super::verdict::SupervisorVerdict;
 use crate::config::Env;
 use crate::os::process::{self, Stat};
@@ -100,6 +102,9 @@ pub struct Evidence {
     pub macos: bool,
     /// Whether we have a controlling terminal.
     pub terminal: bool,
+    /// Whether we are in another session than process 1: what a shell left behind, or a service that
+    /// made a session of its own.
+    pub other_session: bool,
     /// A file that only containers have.
     pub container_file: Option<String>,
     /// The label that a launchd job of this instance has.
@@ -125,6 +130,7 @@ impl Evidence {
             macos: cfg!(target_os = "macos"),
             // Wherever the standard streams go.
             terminal: terminal::is_there(),
+            other_session: is_in_other_session(),
             container_file: CONTAINER_FILES
                 .iter()
                 .find(|path| std::path::Path::new(path).exists())
@@ -137,6 +143,16 @@ impl Evidence {
 
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name).map(String::as_str)
+    }
+}
+
+/// A session whose leader is in another pid namespace has no number here: neither has that of
+/// process 1 then.
+fn is_in_other_session() -> bool {
+    let session = |pid| getsid(Some(Pid::from_raw(pid)));
+    match (session(0), session(1)) {
+        (Ok(ours), Ok(first)) => ours != first,
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::gateway::{ctl_in, family_of, said, scrub};
 use crate::support::load::{Load, Running};
 use crate::support::report::Part;
-use crate::support::{port, servers, wait};
+use crate::support::{namespace, port, servers, wait};
 use gateway::internals::Owner;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -363,4 +363,44 @@ fn runit_follows_one_pid_through_every_restart() {
 #[test]
 fn supervisord_follows_one_pid_through_every_restart() {
     life(Kind::Supervisord);
+}
+
+/// `docker exec … sh -c 'setsid gateway run …'`: process 1 is its parent then, and starts nothing again.
+/// It went on for ever, while the same under `timeout` exited with 1.
+#[test]
+fn what_a_shell_left_behind_exits_when_its_server_does_not_start_and_says_why() {
+    let Some(mut namespace) = namespace::unshare() else {
+        return;
+    };
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let (log, pid) = (dir.path().join("log"), dir.path().join("pid"));
+    // It begins when it has lost its parent, and process 1 lives until it has ended.
+    let inner = format!(
+        "while ! grep -q '^PPid:.1$' /proc/$$/status; do sleep 0.01; done; \
+         exec env container=docker {} run --listen 127.0.0.1:{port} --state-dir {} -- sh -c 'echo broken; exit 7' 2>{}",
+        env!("CARGO_BIN_EXE_gateway"),
+        dir.path().join("state").display(),
+        log.display(),
+    );
+    let outer = format!(
+        "sh -c 'setsid sh -c \"$1\" sh & echo $! > {pid}' sh \"$1\"; while kill -0 $(cat {pid}); do sleep 0.02; done",
+        pid = pid.display()
+    );
+    scrub(&mut namespace);
+    let mut first = namespace
+        .args(["sh", "-c", &outer, "sh", &inner])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ended = wait::within(wait::DEADLINE, || first.try_wait().unwrap());
+    let _ = first.kill();
+    let _ = first.wait();
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(ended.is_some(), "it is still there: {log}");
+    for words in [
+        "exited with code 7",
+        "it exits with 1 and is not tried again: nobody supervises it, container (",
+    ] {
+        assert!(log.contains(words), "no {words}: {log}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::gateway::alert::{self, Alert, AlertKind};
 use crate::gateway::building::BuildError;
 use crate::gateway::generation::Generation;
 use crate::gateway::handover::{ToPredecessor, ToSuccessor};
-use crate::gateway::lifecycle::{Event, Phase};
+use crate::gateway::lifecycle::{Event, Fallback, Origin, Phase};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::progress::CutWork;
@@ -130,7 +130,14 @@ impl Gateway {
                         ..RequestScene::default()
                     },
                 };
+                let persists = self.starts_alone() == Some(Fallback::Persist);
                 self.step_with(Event::Built(number), scene);
+                if persists && !self.generations.troubles().is_empty() {
+                    let who = self.supervision.verdict();
+                    info!(
+                        "[gateway] the start failed; it answers 503 and tries again, as it is supervised by {who} (with GATEWAY_SUPERVISOR=none it would exit with 1)"
+                    );
+                }
             }
             Err(error) => {
                 let why = error.to_string();
@@ -190,10 +197,25 @@ impl Gateway {
         self.refresh();
     }
 
+    /// What follows a failure of the first generation, where no other process serves.
+    fn starts_alone(&self) -> Option<Fallback> {
+        match self.machine.phase() {
+            Phase::Starting(_, Origin::Alone(fallback)) => Some(*fallback),
+            _ => None,
+        }
+    }
+
     /// The generation cannot be built.
     pub(super) fn broken(&mut self, number: u64, code: FailureCode, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(..)) {
             crate::text::log::error_lines(&format!("cannot start: {why}"));
+            // Who sits at a terminal sees that it ends.
+            if self.starts_alone() == Some(Fallback::End) && !self.supervision.at_terminal() {
+                let who = self.supervision.verdict();
+                info!(
+                    "[gateway] it exits with 1 and is not tried again: nobody supervises it, {who} (GATEWAY_SUPERVISOR=NAME declares who does)"
+                );
+            }
             self.recovery.start_failed(why);
             // A candidate's predecessor keeps what is known, and a trial is one of many.
             if !self.is_candidate() && !matches!(self.recovery.ladder.rung(), Rung::Safe { .. }) {

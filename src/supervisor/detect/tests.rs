@@ -256,7 +256,31 @@ fn process_1_is_a_container_s_and_terminals_are_people_s() {
         container_file: Some("/.dockerenv".into()),
         ..evidence((1, "tini"), &[])
     };
-    for (evidence, main) in [(by_script, false), (under_tini, true)] {
+    // `docker exec … sh -c 'setsid gateway run …'`: process 1 inherited it, and starts nothing again.
+    let left_behind = Evidence {
+        other_session: true,
+        ..under_tini.clone()
+    };
+    let entry_point = Evidence {
+        parent: Parent {
+            comm: "sleep".into(),
+            ..left_behind.parent.clone()
+        },
+        ..left_behind.clone()
+    };
+    // It gives its child a session.
+    let under_dumb_init = Evidence {
+        other_session: true,
+        container_file: Some("/.dockerenv".into()),
+        ..evidence((1, "dumb-init"), &[])
+    };
+    for (evidence, main) in [
+        (by_script, false),
+        (under_tini, true),
+        (left_behind, false),
+        (entry_point, false),
+        (under_dumb_init, true),
+    ] {
         let expected = Supervisor::Container { main };
         assert_eq!(detect(&evidence).supervisor, expected);
     }

@@ -6,6 +6,7 @@
 mod backoff;
 pub mod drain_notice;
 mod environment;
+mod failed_workers;
 mod first_request;
 mod handle;
 mod keeper;

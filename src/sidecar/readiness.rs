@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::failed_workers::FailedWorkers;
 use super::first_request::{FirstAnswer, first_answer};
 use super::notify_socket::NotifySocket;
 use crate::config::Ready;
@@ -49,6 +50,22 @@ const CLOSED_TIMES: u32 = 3;
 /// Between two requests to a server that closed the connection of the first.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Between two requests for a path that is not answered with success: the server answers, so it loads
+/// something else, and each request costs it time and a line in its log. So late at most is it taken
+/// for ready.
+const WRONG_ANSWER: Duration = Duration::from_millis(250);
+
+/// The same after [`EAGER`]: whatever it lacks, it does not come in a moment.
+const WRONG_ANSWER_LATER: Duration = Duration::from_secs(1);
+
+/// How long the rest of an answer is read, and how much of it: a server whose client is gone before
+/// it has written everything logs an error, which would stand among its last words.
+const REST: Duration = Duration::from_millis(500);
+const REST_MAX: u64 = 64 * 1024;
+
+/// A longer head of an answer is not read to its end.
+const HEAD_MAX: usize = 16 * 1024;
+
 /// What is odd about a slow start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
@@ -86,6 +103,8 @@ enum NotYet {
     /// Nothing is odd, as far as that is known.
     Nothing,
     Odd(Hint),
+    /// It answers, and says that it is not ready.
+    Wrong(Hint),
     /// It closed the connection without an answer.
     Closed {
         at_once: bool,
@@ -115,10 +134,11 @@ impl ReadinessProbe<'_> {
         let begun = Instant::now();
         let mut look_elsewhere = begun + ELSEWHERE;
         let (mut hinted, mut unanswered) = (false, false);
+        let mut workers = FailedWorkers::default();
         let mut closed = 0;
         loop {
             let mut odd = None;
-            let mut was_closed = false;
+            let (mut was_closed, mut was_wrong) = (false, false);
             for server in &places {
                 let slow = |slow: Hint| {
                     if !std::mem::replace(&mut unanswered, true) {
@@ -132,6 +152,10 @@ impl ReadinessProbe<'_> {
                     }
                     Err(NotYet::Nothing) => {}
                     Err(NotYet::Odd(what)) => odd = odd.or(Some(what)),
+                    Err(NotYet::Wrong(what)) => {
+                        was_wrong = true;
+                        odd = odd.or(Some(what));
+                    }
                     Err(NotYet::Closed { at_once }) => {
                         was_closed = true;
                         closed = if at_once { closed + 1 } else { 0 };
@@ -145,19 +169,33 @@ impl ReadinessProbe<'_> {
             let now = Instant::now();
             if !hinted && now >= look_elsewhere {
                 look_elsewhere = now + ELSEWHERE;
-                if let Some(odd) = odd.or_else(|| self.elsewhere()) {
+                let odd = odd.or_else(|| self.elsewhere());
+                if let Some(odd) = odd.or_else(|| self.stands_still(&mut workers, now)) {
                     hint(odd);
                     hinted = true;
                 }
             }
             let eager = now.duration_since(begun) < EAGER;
-            let pause = match (was_closed, eager) {
-                (true, _) => ASK_AGAIN,
-                (false, true) => POLL,
-                (false, false) => POLL_LATER,
+            let pause = match (was_closed, was_wrong, eager) {
+                (true, ..) => ASK_AGAIN,
+                (_, true, true) => WRONG_ANSWER,
+                (_, true, false) => WRONG_ANSWER_LATER,
+                (.., true) => POLL,
+                (.., false) => POLL_LATER,
             };
             tokio::time::sleep(pause).await;
         }
+    }
+
+    fn stands_still(&self, workers: &mut FailedWorkers, now: Instant) -> Option<Hint> {
+        let code = workers.look(self.pid, now)?;
+        let text = format!(
+            "stands still: a process that it started failed (exit code {code}), and it takes no notice"
+        );
+        Some(Hint {
+            text,
+            hopeless: true,
+        })
     }
 
     fn elsewhere(&self) -> Option<Hint> {
@@ -232,7 +270,7 @@ impl ReadinessProbe<'_> {
         let request = format!("GET {path} HTTP/1.1\r\nUser-Agent: gateway-probe");
         match tokio::time::timeout(ANSWER, status_of(server, &request)).await {
             Ok(Ok(200..400)) => Ok(()),
-            Ok(Ok(status)) => Err(NotYet::Odd(Hint {
+            Ok(Ok(status)) => Err(NotYet::Wrong(Hint {
                 text: format!("answers {path} with {status}"),
                 hopeless: false,
             })),
@@ -274,11 +312,42 @@ pub async fn status_of(server: &Server, request: &str) -> io::Result<u16> {
     let request = format!("{request}\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // "HTTP/1.1 200"
-    let mut head = [0; 12];
+    let mut head = vec![0; 12];
     stream.read_exact(&mut head).await?;
     let status = std::str::from_utf8(&head)
         .ok()
         .filter(|head| head.starts_with("HTTP/"))
         .and_then(|head| head.get(9..12)?.parse().ok());
-    status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP");
+    let status = status.ok_or_else(invalid)?;
+    // The answer is known, and nobody waits for the rest.
+    tokio::spawn(tokio::time::timeout(REST, read_rest(stream, head)));
+    Ok(status)
+}
+
+/// Reads what follows the beginning of an answer, as far as it says how long it is, and else to its end.
+async fn read_rest(mut stream: TcpStream, mut head: Vec<u8>) -> io::Result<()> {
+    let body = loop {
+        if let Some(end) = memchr::memmem::find(&head, b"\r\n\r\n") {
+            break end + 4;
+        }
+        if head.len() > HEAD_MAX || stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    };
+    let read = (head.len() - body) as u64;
+    let left = length_of(&head[..body]).map_or(REST_MAX, |length| length.min(REST_MAX));
+    let mut rest = stream.take(left.saturating_sub(read));
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// The length of a body that its head tells.
+fn length_of(head: &[u8]) -> Option<u64> {
+    let head = std::str::from_utf8(head).ok()?;
+    head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse().ok())?
+    })
 }

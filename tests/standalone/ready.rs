@@ -78,6 +78,66 @@ fn a_server_that_never_answers_does_not_replace_one_that_does() {
     assert_eq!(ask(&gateway), old);
 }
 
+/// Debian's `uvicorn --workers 2` with a broken import: both workers print it and end, and the process
+/// before them waits for ever. That took 71 s.
+#[test]
+fn a_server_that_takes_no_notice_of_its_failed_workers_is_given_up_soon() {
+    if !servers::have("python3") {
+        return;
+    }
+    let script = "import os, signal, sys\n\
+        for _ in range(2):\n\
+        \x20 if os.fork() == 0:\n\
+        \x20   print('ModuleNotFoundError: nothing_there', file=sys.stderr, flush=True)\n\
+        \x20   os._exit(1)\n\
+        while True: signal.pause()\n";
+    let mut gateway = Setup::behind(["python3", "-c", script, "{port}"]).spawn();
+    assert_eq!(gateway.exit_code(wait::DEADLINE), 1);
+    let said = gateway.stderr();
+    for words in [
+        "stands still: a process that it started failed (exit code 1)",
+        "ModuleNotFoundError",
+    ] {
+        assert!(said.contains(words), "no {words}: {said}");
+    }
+}
+
+/// `--ready /health` of a server that answers 404 was asked 40 times a second, and its client was gone
+/// before the answer was: the tracebacks of that became its last words.
+#[test]
+fn a_path_with_the_wrong_answer_is_asked_calmly_and_the_answer_is_read_to_its_end() {
+    if !servers::have("python3") {
+        return;
+    }
+    let script = "import socket, sys, time\n\
+        s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        asked = []\n\
+        while True:\n\
+        \x20 c, _ = s.accept()\n\
+        \x20 if not c.recv(9999): continue\n\
+        \x20 asked.append(time.monotonic())\n\
+        \x20 if len(asked) > 1: print('pause', int(1000 * (asked[-1] - asked[-2])), flush=True)\n\
+        \x20 status = '404 Not Found' if len(asked) < 5 else '200 OK'\n\
+        \x20 try:\n\
+        \x20   c.sendall(f'HTTP/1.1 {status}\\r\\nContent-Length: 20000\\r\\n\\r\\n'.encode())\n\
+        \x20   for _ in range(20):\n\
+        \x20     time.sleep(0.002)\n\
+        \x20     c.sendall(b'x' * 1000)\n\
+        \x20 except OSError as error: print('hung up:', error, flush=True)\n\
+        \x20 c.close()\n";
+    let setup = Setup::behind(["python3", "-c", script, "{port}"]);
+    let gateway = setup.flag("--ready").flag("/health").start();
+    gateway.wait_nth_line("pause ", 3);
+    let said = gateway.stderr();
+    assert!(!said.contains("hung up"), "{said}");
+    let pauses: Vec<u64> = said
+        .lines()
+        .filter_map(|line| line.split_once("pause ")?.1.parse().ok())
+        .collect();
+    assert_eq!(pauses.len(), 4, "{said}");
+    assert!(pauses.iter().all(|pause| *pause >= 200), "{said}");
+}
+
 /// Who wants it as it was: a listener is enough.
 #[test]
 fn with_ready_tcp_a_listener_is_enough() {

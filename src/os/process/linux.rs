@@ -48,6 +48,28 @@ pub fn stat_in(line: &[u8]) -> Option<Stat> {
     })
 }
 
+/// Field N of /proc/PID/stat, for those from the fourth on.
+fn stat_field(pid: u32, field: usize) -> Option<u64> {
+    let line = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let line = String::from_utf8_lossy(&line);
+    let (_, tail) = line.rsplit_once(')')?;
+    // The state, field 3, is the first.
+    tail.split_whitespace().nth(field - 3)?.parse().ok()
+}
+
+/// The processor time of a process, in clock ticks: what it has used itself, and the kernel for it.
+pub fn ticks(pid: u32) -> Option<u64> {
+    Some(stat_field(pid, 14)? + stat_field(pid, 15)?)
+}
+
+/// The exit code of a zombie; none for one that a signal ended, and where that may not be read.
+pub fn exit_code(pid: u32) -> Option<u8> {
+    let status = stat_field(pid, 52)?;
+    u8::try_from(status >> 8)
+        .ok()
+        .filter(|_| status & 0x7f == 0)
+}
+
 /// The memory of a process that is in RAM, in bytes; none when it is gone.
 pub fn resident(pid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

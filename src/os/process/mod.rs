@@ -24,8 +24,8 @@ pub use ended::Ended;
 pub use exit_status::in_words;
 pub use facts::{Process, is_within};
 pub use kernel::{
-    all, arguments, command_line, environment, executable, group_of, pids, program, program_mark,
-    user, users,
+    all, arguments, command_line, environment, executable, exit_code, group_of, pids, program,
+    program_mark, ticks, user, users,
 };
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
@@ -33,7 +33,7 @@ pub use key::ProcessKey;
 pub use pidfd::PidFd;
 pub use program::{before_replaced, can_replace, same_file};
 pub use stat::Stat;
-pub use tree::{ProcessTable, ancestors, children, descendants, living_in_group};
+pub use tree::{ProcessTable, ancestors, children, dead_children, descendants, living_in_group};
 
 impl Stat {
     /// None when there is no such process, or it is hidden.

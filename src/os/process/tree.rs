@@ -72,6 +72,15 @@ impl ProcessTable {
     }
 }
 
+/// The children of a process that have ended, and that it has not reaped.
+pub fn dead_children(of: u32) -> Vec<u32> {
+    let read = |pid| Some((pid, Stat::read(pid)?));
+    let dead = all().filter_map(read);
+    dead.filter(|(_, stat)| stat.parent == of && stat.is_dead())
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
 /// The children of a process, without zombies.
 pub fn children(of: u32) -> Vec<u32> {
     let children = living().filter(|(_, stat)| stat.parent == of);

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Env, Loaded, regular_file};
+use crate::config::{Config, Env, Loaded, SidecarSpec, regular_file};
+use crate::os::process;
+use crate::os::working_directory::by_link;
 use crate::state::atomic_file;
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
@@ -95,18 +97,52 @@ fn refusal(why: &NotPrivate, instance: &str, state: &Path) -> String {
 
 fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     let name = &loaded.instance;
-    let at = owner.listeners.join(", ");
-    if owner.command == fingerprint(&loaded.config) {
-        Ownership::Same(format!(
-            "instance {name} runs already: pid {}, {at}",
-            owner.pid
-        ))
+    let (pid, at) = (owner.pid, owner.listeners.join(", "));
+    let started = owner.directory.as_deref();
+    let place = started.map_or(String::new(), |place| format!(", started in {place}"));
+    let differs = if owner.command != fingerprint(&loaded.config) {
+        "with another command or address"
+    } else if started.is_some_and(|place| directory(&loaded.config).as_deref() != Some(place)) {
+        "with the server of another directory"
     } else {
-        Ownership::Other(format!(
-            "instance {name} runs already with another command or address: pid {}, {at} (give this one a name of its own: --instance NAME, and another --listen)",
-            owner.pid
-        ))
+        return Ownership::Same(format!(
+            "instance {name} runs already: pid {pid}, {at}{place}"
+        ));
+    };
+    let what = match command_of(loaded, pid) {
+        Some(command) => format!(" with `{command}`"),
+        None => String::new(),
+    };
+    let here = directory(&loaded.config).map_or(String::new(), |here| format!(", not in {here}"));
+    let place = if place.is_empty() {
+        place
+    } else {
+        place + &here
+    };
+    Ownership::Other(format!(
+        "instance {name} runs already {differs}: pid {pid}{what}, {at}{place} (give this one a name of its own: --instance NAME, and another --listen)"
+    ))
+}
+
+/// The server's command of a gateway that was started by hand, secrets hidden.
+fn command_of(loaded: &Loaded, pid: u32) -> Option<String> {
+    let line: Vec<String> = process::command_line(pid)?
+        .into_iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let dashes = line.iter().position(|word| word == "--")?;
+    Some(loaded.config.redactor().command(&line[dashes + 1..]))
+}
+
+/// The directory of this process, where a sidecar depends on it. By the name it was entered with: a
+/// link to a release is the same place after a deployment.
+fn directory(config: &Config) -> Option<String> {
+    let depends = |spec: &SidecarSpec| spec.cwd.as_ref().is_none_or(|cwd| cwd.is_relative());
+    if !config.sidecar.values().any(depends) {
+        return None;
     }
+    let here = by_link(Env::real().path("PWD")).or_else(|| std::env::current_dir().ok())?;
+    Some(here.to_string_lossy().into_owned())
 }
 
 /// The record of this process as the owner of the directory, with the generation that serves and the
@@ -132,6 +168,7 @@ pub fn of_this_process(
         drainers,
         listeners,
         command: fingerprint(&loaded.config),
+        directory: directory(&loaded.config),
     }
 }
 

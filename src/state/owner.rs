@@ -41,6 +41,10 @@ pub struct Owner {
     pub listeners: Vec<String>,
     /// A hash of the sidecar commands: a second start of the same gateway has the same one.
     pub command: String,
+    /// The directory it was started in, where a sidecar depends on it: the same command means
+    /// another server elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 /// A predecessor that handed over and finishes its work.
@@ -127,6 +131,7 @@ mod tests {
             drainers: vec![],
             listeners: vec![],
             command: String::new(),
+            directory: None,
         }
     }
 

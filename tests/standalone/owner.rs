@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::client::{self, Target};
-use crate::support::gateway::{Gateway, READY, Setup};
-use crate::support::{port, wait};
+use crate::support::gateway::{Gateway, READY, Setup, said as gateway_said, scrub};
+use crate::support::{port, servers, wait};
 use gateway::internals::Lock;
 use gateway::internals::{Owner, boot_id, start_time};
 use nix::sys::signal::Signal;
@@ -145,6 +145,53 @@ fn by_hand_the_same_command_is_done_and_another_is_refused() {
 }
 
 #[test]
+fn the_same_command_in_another_directory_is_another_gateway() {
+    if !servers::have("node") {
+        return;
+    }
+    let state = state();
+    let port = port::private();
+    let setup = || by_hand(state.path(), port).command(servers::node());
+    let owner = setup().start();
+    let mut elsewhere = setup().spawn();
+    assert_eq!(elsewhere.exit_code(SOON), 5, "{}", elsewhere.stderr());
+    let said = elsewhere.stderr();
+    for words in [
+        "with the server of another directory".to_owned(),
+        format!("pid {}", owner.pid()),
+        format!("started in {}", owner.dir().display()),
+        format!("not in {}", elsewhere.dir().display()),
+        servers::NODE_APP.to_owned(),
+        "--instance NAME".to_owned(),
+    ] {
+        assert!(said.contains(&words), "no {words}: {said}");
+    }
+    // Where it was started it is the same.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gateway"));
+    scrub(&mut command);
+    let again = command
+        .args([
+            "run",
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--state-dir",
+        ])
+        .arg(state.path())
+        .arg("--config")
+        .arg(owner.config_file())
+        .arg("--")
+        .args(servers::node())
+        .current_dir(owner.dir())
+        .env("PWD", owner.dir())
+        .output()
+        .unwrap();
+    let text = gateway_said(&again);
+    assert_eq!(again.status.code(), Some(0), "{text}");
+    assert!(text.contains("runs already: pid "), "{text}");
+    assert!(healthy(&owner.target()));
+}
+
+#[test]
 fn another_command_under_a_supervisor_waits_for_its_turn() {
     let state = state();
     let owner = by_hand(state.path(), port::private()).start();
@@ -201,6 +248,7 @@ fn record_of_a_stranger(state: &Path) {
         drainers: vec![],
         listeners: vec!["127.0.0.1:1".into()],
         command: "x".into(),
+        directory: None,
     };
     owner.write(state).unwrap();
 }

@@ -120,6 +120,7 @@ mod tests {
             drainers: Vec::new(),
             listeners: Vec::new(),
             command: String::new(),
+            directory: None,
         };
         owner.write(dir.path()).unwrap();
         let history = History::open(dir.path());

@@ -197,6 +197,7 @@ impl<'a> Running<'a> {
                 drainers: self.tree.drainers.iter().map(drainer).collect(),
                 listeners: vec![],
                 command: String::new(),
+                directory: None,
             };
             owner.write(&state).unwrap();
         }

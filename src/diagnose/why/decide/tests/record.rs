@@ -96,11 +96,6 @@ fn a_requested_restart() {
         request(30, "restart", "done"),
         ended(31, 5, true, 0, "handed over to pid 9"),
     ];
-    let failed_since = vec![
-        first(),
-        request(30, "restart", "done"),
-        request(40, "restart", "failed: no"),
-    ];
     let left_to_manager = vec![
         first(),
         request(48, "restart", "scheduled"),
@@ -112,11 +107,6 @@ fn a_requested_restart() {
             "in a fresh process",
             vec![starting(0), ready(1)],
             handed_over,
-        ),
-        (
-            "one that failed since changed nothing",
-            vec![],
-            failed_since,
         ),
         ("by exit", life(vec![]), left_to_manager),
     ] {
@@ -222,6 +212,7 @@ fn without_a_service_manager_the_history_tells() {
         drainers: vec![],
         listeners: vec![],
         command: String::new(),
+        directory: None,
     };
     let silent = EndEvidence {
         owner: Some((owner, true)),

@@ -74,6 +74,7 @@ pub fn verdict(
         lines.extend(notes);
         return lines;
     }
+    lines.extend(given_up(outcome).map(StyledLine::from));
     lines.extend(
         sidecar_lines(&outcome.before, &outcome.after)
             .into_iter()
@@ -93,6 +94,19 @@ pub fn verdict(
     lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer)).into()));
     lines.extend(notes);
     lines
+}
+
+/// Why the number of the new generation does not follow that of the one before: numbers are never
+/// used twice.
+fn given_up(outcome: &Outcome) -> Option<String> {
+    let between = outcome.before.number + 1..outcome.after.number;
+    let (first, last) = (between.start, between.end.checked_sub(1)?);
+    match last.checked_sub(first)? {
+        0 => Some(format!("  generation {first} was given up before")),
+        _ => Some(format!(
+            "  generations {first} to {last} were given up before"
+        )),
+    }
 }
 
 /// What was done, with the processes and generations before and after.

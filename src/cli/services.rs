@@ -117,7 +117,7 @@ words! {
         Degraded = "degraded",
         /// The next generation is being built.
         Restarting = "restarting",
-        /// It serves, and an older generation finishes its work.
+        /// It finishes its work before it ends; another process serves, or will.
         Draining = "draining",
         /// It ends.
         Stopping = "stopping",

@@ -84,7 +84,7 @@ pub enum BuildError {
         failure: Arc<SidecarFailure>,
     },
     /// It ended by itself while another copy ran.
-    #[error("sidecar {name} {}; if that is because the copy before it still ran: {EXCLUSIVE}{}", failure.cause, last_words(failure))]
+    #[error("sidecar {name} {}{}\n  = it ended while the copy before it still ran: {EXCLUSIVE}", failure.cause, last_words(failure))]
     Beside {
         name: String,
         failure: Arc<SidecarFailure>,
@@ -100,9 +100,10 @@ fn last_words(failure: &SidecarFailure) -> String {
     lines.map(|line| format!("\n  | {line}")).collect()
 }
 
-/// A [`BuildError`] for the log, where one message is one line.
+/// A [`BuildError`] for the log, where one message is one line: the last words stand behind bars, and
+/// what may help is marked with `=`.
 pub fn one_line(text: &str) -> String {
-    text.replace("\n  |", " |")
+    text.replace("\n  |", " |").replace("\n  = ", "; ")
 }
 
 impl BuildPlan {

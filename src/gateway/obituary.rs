@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::control::protocol::REFUSED_COPIES;
 use crate::sidecar::SidecarFailure;
 
-/// What to do about a server that must not run twice.
-pub const EXCLUSIVE: &str =
-    "where two copies must not run at once, use --exclusive (overlap = false)";
+/// What to do about a server that must not run twice. It stands after the cause, which may be another.
+/// `gatewayctl restart` has no such flag: the start has it, and the installation.
+pub const EXCLUSIVE: &str = "if two copies must not run at once, use --exclusive (gateway run, gatewayctl install) or overlap = false in [sidecar.NAME]";
 
 /// How a generation came to its early end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Obituary {
 }
 
 impl Obituary {
-    /// Why the restart failed, with the last words on lines of their own.
+    /// Why the restart failed, with the last words and then what may help on lines of their own.
     pub fn why(&self) -> String {
         let Self {
             sidecar, after_ms, ..
@@ -38,13 +38,13 @@ impl Obituary {
             "sidecar {sidecar} {how} {after_ms} ms after it had taken over, while the copy before it still ran"
         );
         let advice = if self.is_refusal() {
-            format!("; {EXCLUSIVE}")
+            format!("\n  = {EXCLUSIVE}")
         } else {
             String::new()
         };
         let words = self.failure.iter().flat_map(|failure| &failure.last_words);
         let words: String = words.map(|line| format!("\n  | {line}")).collect();
-        what + &advice + &words
+        what + &words + &advice
     }
 
     /// Whether it ended by itself: perhaps because another copy ran.
@@ -114,7 +114,7 @@ mod tests {
         };
         let text = obituary(true).why();
         assert!(
-            text.contains("--exclusive") && text.ends_with("\n  | locked"),
+            text.contains("still ran\n  | locked\n  = if two copies must not run"),
             "{text}"
         );
         let text = obituary(false).why();

@@ -10,8 +10,8 @@ use super::manager::journalctl;
 use super::manager_kind::ServiceManagerKind;
 use crate::config::{Config, Listen};
 use crate::state::paths::Scope;
-use crate::text::shell;
 use crate::text::words::words;
+use crate::text::{absent, shell};
 
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
@@ -87,7 +87,8 @@ pub struct InstallReport {
     pub listen: Vec<String>,
     /// Whether it runs and is ready.
     pub ready: bool,
-    /// The main process, 0 when none runs.
+    /// The main process; absent when none runs.
+    #[serde(skip_serializing_if = "absent::zero")]
     pub pid: u32,
     /// The command that shows its log.
     pub journal: String,
@@ -150,7 +151,8 @@ pub struct Driven {
     pub service: ReportedService,
     /// What was done.
     pub outcome: DrivenOutcome,
-    /// The main process, 0 when none runs.
+    /// The main process; absent when none runs.
+    #[serde(skip_serializing_if = "absent::zero")]
     pub pid: u32,
 }
 

@@ -37,8 +37,15 @@ pub fn select(
         ServiceError::not_installed(what).next("gatewayctl install --now -- COMMAND")
     };
     if let Some(name) = instance {
-        return find(env, name, scope)
-            .ok_or_else(|| none(format!("{name} is not installed as a service")));
+        return find(env, name, scope).ok_or_else(|| {
+            let all = installed(env, scope);
+            let names = all.iter().map(|unit| unit.instance.as_str());
+            let error = none(format!("{name} is not installed as a service"));
+            match config::nearest(name, names) {
+                Some(meant) => error.next(format!("did you mean --instance {meant}?")),
+                None => error,
+            }
+        });
     }
     let mut all = installed(env, scope);
     match all.len() {

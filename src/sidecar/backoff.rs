@@ -101,6 +101,11 @@ impl Backoff {
         self.last.as_ref().map(|last| last.cause.as_str())
     }
 
+    /// When that was.
+    pub fn last_at(&self) -> Option<Instant> {
+        self.last.as_ref().map(|last| last.at)
+    }
+
     /// Why it is failing, as "it has …"; none when it is not.
     pub fn failing(&self) -> Option<String> {
         let minutes = TOGETHER.as_secs() / 60;

@@ -87,6 +87,12 @@ impl Sidecar {
         lock(&self.control.backoff).last_cause().map(str::to_owned)
     }
 
+    /// How long ago that was.
+    pub fn last_death_age(&self) -> Option<Duration> {
+        let at = lock(&self.control.backoff).last_at();
+        at.map(|at| at.elapsed())
+    }
+
     /// The same with its last words, however long ago it was.
     pub fn last_failure(&self) -> Option<Arc<SidecarFailure>> {
         lock(&self.control.last_failure).clone()

@@ -24,6 +24,7 @@ use super::terms::{
 };
 use super::trace::Carried;
 use super::untrusted_file;
+use crate::text::absent;
 
 pub use foreign_end::{ForeignEnd, record_foreign_end};
 
@@ -46,7 +47,8 @@ pub struct Requester {
     /// The user's number; absent when it is not known, as for a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// The process; 0 when it is not known, as for a signal.
+    /// The process; absent when it is not known, as for a signal.
+    #[serde(skip_serializing_if = "absent::zero")]
     pub pid: u32,
     /// The name of its program, when it could still be read.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,6 @@
 //! Text that leaves the process: control characters escaped, secrets redacted, log and trace.
 
+pub mod absent;
 pub mod escape;
 pub mod human;
 pub mod last_words;

@@ -165,7 +165,7 @@ fn every_error_has_its_exit_code_and_its_object() {
         ),
         (3, vec!["start", "--instance", "nobody-has-this"]),
         (
-            4,
+            3,
             vec!["wait", "--ready", "--timeout", "50ms", "--state-dir", state],
         ),
         (5, vec!["config", "init", "--config", there]),

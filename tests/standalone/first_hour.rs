@@ -363,3 +363,51 @@ fn a_word_that_is_almost_right_is_answered_with_the_one_that_is_meant() {
         assert!(text.contains(meant), "{args:?}: {text}");
     }
 }
+
+/// A gateway that is found by its name; ended when dropped.
+struct Named(std::process::Child);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_name_that_is_almost_right_is_answered_with_the_one_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = |program: &str| {
+        let mut command = Command::new(program);
+        scrub(&mut command);
+        command
+            .env("HOME", dir.path())
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .stdin(Stdio::null());
+        command
+    };
+    let listen = format!("127.0.0.1:{}", port::private());
+    let _gateway = Named(
+        alone(env!("CARGO_BIN_EXE_gateway"))
+            .args(["run", "--instance", "web-shop", "--listen", &listen])
+            .spawn()
+            .unwrap(),
+    );
+    let ctl = |args: &[&str]| {
+        let mut command = alone(env!("CARGO_BIN_EXE_gatewayctl"));
+        command.args(["--user"]).args(args).output().unwrap()
+    };
+    let ready = ctl(&["wait", "--ready", "--instance", "web-shop"]);
+    assert!(ready.status.success(), "{}", said(&ready));
+    for command in ["status", "restart", "logs"] {
+        let output = ctl(&[command, "--instance", "web-shpo"]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(3), "{command}: {text}");
+        assert!(
+            text.contains("did you mean --instance web-shop?"),
+            "{command}: {text}"
+        );
+    }
+}

@@ -94,6 +94,12 @@ fn frame(reader: &mut BufReader<UnixStream>) -> Value {
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
 }
 
+/// The new copy serves, and the old one finishes its work.
+fn drains(status: &Value) -> bool {
+    let drainers = status["drainers"].as_array();
+    status["stage"] == "ready" && drainers.is_some_and(|all| !all.is_empty())
+}
+
 #[test]
 fn a_restart_drains_until_the_work_is_done_and_names_it() {
     let Some(gateway) = gateway() else { return };
@@ -101,16 +107,16 @@ fn a_restart_drains_until_the_work_is_done_and_names_it() {
     let running = work.start(&gateway, &["--why", "nightly backup"]);
     let old = gateway.sidecar_pid("main");
     let restarting = gateway.ctl_aside(["restart", "--drained"]);
-    let status = gateway.wait_status("generation 1 drains", |status| {
-        status["stage"] == "draining"
-    });
+    let status = gateway.wait_status("generation 1 drains", drains);
     assert_eq!(drainer(&status)["leases"], 1, "{status:#}");
     let blocker = drainer(&status)["blockers"][0].as_str().unwrap().to_owned();
     assert!(
         blocker.starts_with("lease of pid ") && blocker.ends_with(": nightly backup"),
         "{blocker}"
     );
-    let text = said(&gateway.ctl(["status"]));
+    let shown = gateway.ctl(["status"]);
+    assert_eq!(shown.status.code(), Some(0), "it serves: {}", said(&shown));
+    let text = said(&shown);
     assert!(
         text.contains("0 tunnels, 1 lease") && text.contains("nightly backup"),
         "{text}"
@@ -174,9 +180,7 @@ fn a_dead_owner_holds_nothing() {
     let running = work.start(&gateway, &["--why", "will be killed"]);
     let owner = leases(&gateway)[0]["pid"].as_u64().unwrap();
     let restarting = gateway.ctl_aside(["restart", "--drained"]);
-    gateway.wait_status("generation 1 drains", |status| {
-        status["stage"] == "draining"
-    });
+    gateway.wait_status("generation 1 drains", drains);
     kill(
         Pid::from_raw(i32::try_from(owner).unwrap()),
         Signal::SIGKILL,

@@ -447,6 +447,37 @@ fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 }
 
 #[test]
+fn a_server_that_does_not_run_has_no_process_id_in_json() {
+    let gateway = Setup::behind(["sh", "-c", "exit 3"])
+        .env("GATEWAY_SUPERVISOR", "s6")
+        .spawn();
+    let status = gateway.wait_status("it waits before the next start", |status| {
+        status["sidecars"][0]["state"] == "backoff"
+    });
+    assert!(status["sidecars"][0].get("pid").is_none(), "{status:#}");
+    let nothing = |value: &serde_json::Value| value == 0;
+    assert!(!status.get("generation").is_some_and(nothing), "{status:#}");
+}
+
+#[test]
+fn a_gateway_whose_old_copy_still_has_a_client_is_ready_with_a_note() {
+    let Some(setup) = node() else { return };
+    let gateway = setup.start();
+    let _slow = get_aside(&gateway, "/slow?ms=60000");
+    gateway.wait_status("it is under way", |status| status["requests"] == 1);
+    gateway.restart();
+    let status = gateway.wait_status("the new copy serves", |status| status["generation"] == 2);
+    assert_eq!(status["stage"], "ready", "{status:#}");
+    let detail = "generation 2 serves; generation 1 finishes its work";
+    assert_eq!(status["detail"], detail, "{status:#}");
+    let shown = gateway.ctl(["status"]);
+    let text = said(&shown);
+    assert_eq!(shown.status.code(), Some(0), "{text}");
+    assert!(text.contains("draining    generation 1"), "{text}");
+    assert_eq!(gateway.ctl(["wait", "--ready"]).status.code(), Some(0));
+}
+
+#[test]
 fn status_and_wait_tell_by_their_exit_code() {
     let Some(setup) = node() else { return };
     let gateway = setup.env("START_DELAY_MS", "1500").spawn();

@@ -106,3 +106,99 @@ fn a_gateway_that_clean_ended_did_not_crash() {
     );
     assert_eq!(next.status()["stage"], "ready");
 }
+
+#[test]
+fn why_leads_with_the_restart_that_failed_while_the_old_copy_serves() {
+    if !servers::have("node") {
+        return;
+    }
+    let script = "[ -e bad ] && { echo 'KeyError: token' >&2; exit 3; }; exec \"$@\"";
+    let server = ["sh", "-c", script, "sh"].map(str::to_owned).into_iter();
+    let gateway = Setup::behind(server.chain(servers::node())).start();
+    gateway.restart();
+    let bad = gateway.dir().join("bad");
+    std::fs::write(&bad, "").unwrap();
+    let failed = gateway.ctl(["restart", "--reason", "deploy 43"]);
+    let text = said(&failed);
+    assert_eq!(failed.status.code(), Some(1), "{text}");
+    // The cause comes first, then what may help.
+    let place = |words: &str| {
+        text.find(words)
+            .unwrap_or_else(|| panic!("no {words}: {text}"))
+    };
+    assert!(
+        place("exited with code 3") < place("KeyError: token"),
+        "{text}"
+    );
+    assert!(
+        place("KeyError: token") < place("use --exclusive"),
+        "{text}"
+    );
+    let told = sentence(&gateway);
+    for words in [
+        "the restart of gateway",
+        "exited with code 3",
+        "KeyError: token",
+        "deploy 43",
+        "generation 2 serves on",
+    ] {
+        assert!(told.contains(words), "no {words}: {told}");
+    }
+    std::fs::remove_file(&bad).unwrap();
+    let done = gateway.restart();
+    // Its number tells of the one that failed.
+    let text = said(&done);
+    assert!(text.contains("generation 2 -> 4"), "{text}");
+    assert!(text.contains("generation 3 was given up before"), "{text}");
+    let told = sentence(&gateway);
+    assert!(told.contains("was restarted at"), "{told}");
+}
+
+#[test]
+fn why_tells_by_which_signal_a_server_was_killed() {
+    if !servers::have("node") {
+        return;
+    }
+    let gateway = Setup::behind(servers::node()).start();
+    let old = gateway.sidecar_pid("main");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(old).unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    gateway.wait_status("it is back", |status| {
+        status["stage"] == "ready" && status["sidecars"][0]["pid"] != old
+    });
+    let told = sentence(&gateway);
+    for words in [
+        "its sidecar main ",
+        "was ended by SIGKILL at ",
+        "is ready again",
+    ] {
+        assert!(told.contains(words), "no {words}: {told}");
+    }
+    // A later restart is what happened last.
+    gateway.restart();
+    let told = sentence(&gateway);
+    assert!(told.contains("was restarted at"), "{told}");
+}
+
+#[test]
+fn every_command_about_a_gateway_that_died_names_why() {
+    let mut gateway = Setup::new().start();
+    gateway.signal(nix::sys::signal::Signal::SIGKILL);
+    gateway.wait_exit(wait::DEADLINE);
+    for command in ["status", "logs", "doctor", "restart"] {
+        let output = gateway.ctl([command]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(3), "{command}: {text}");
+        assert!(
+            text.contains("next: gatewayctl why --state-dir "),
+            "{command}: {text}"
+        );
+    }
+    let waited = gateway.ctl(["wait", "--ready", "--timeout", "200ms"]);
+    let text = said(&waited);
+    assert_eq!(waited.status.code(), Some(3), "nothing starts: {text}");
+    assert!(text.contains("gatewayctl why"), "{text}");
+}

@@ -34,7 +34,7 @@ pub struct WaitArgs {
     /// Until it has exited
     #[arg(long, group = "what")]
     pub stopped: bool,
-    /// Give up after this long, with exit code 4
+    /// Give up after this long, with exit code 4; with 3 if no gateway runs that could become ready
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
 }

@@ -34,10 +34,11 @@ impl CtlCli {
         let takes_command = ["inhibit", "install"]
             .into_iter()
             .find(|name| line.iter().skip(1).any(|word| word == name));
+        let command = command_in(&line);
         let read = Self::try_parse_from(line).map_err(nearest_only);
         read.map_err(|error| match takes_command {
             Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
-            None => error,
+            None => with_flag(error, command.as_deref()),
         })
     }
 }
@@ -101,6 +102,42 @@ fn of_gatewayctl(mut error: clap::Error) -> clap::Error {
 fn is_program(word: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(word).is_file())
+}
+
+/// The command of a line.
+fn command_in(line: &[OsString]) -> Option<String> {
+    let words = line.iter().skip(1).filter_map(|word| word.to_str());
+    let known = CtlCli::command();
+    words
+        .filter(|word| !word.starts_with('-'))
+        .find_map(|word| Some(known.find_subcommand(word)?.get_name().to_owned()))
+}
+
+/// Adds the flag that takes a name to an error whose cause is a name without a flag.
+fn with_flag(mut error: clap::Error, command: Option<&str>) -> clap::Error {
+    let (Some(ContextValue::String(word)), Some(command)) =
+        (error.get(ContextKind::InvalidArg), command)
+    else {
+        return error;
+    };
+    if error.kind() != ErrorKind::UnknownArgument
+        || word.starts_with('-')
+        || error.get(ContextKind::Suggested).is_some()
+    {
+        return error;
+    }
+    let gateway = format!("for the gateway {word}: gatewayctl {command} --instance {word}");
+    let sidecar = match command {
+        "restart" => Some(format!(
+            "for one sidecar of several: no command restarts {word} alone; gatewayctl restart replaces all of them without losing a request, gatewayctl reload those whose configuration changed"
+        )),
+        "logs" => Some(format!("for one sidecar: gatewayctl logs --sidecar {word}")),
+        _ => None,
+    };
+    let tips = std::iter::once(gateway).chain(sidecar);
+    let tips = ContextValue::StyledStrs(tips.map(Into::into).collect());
+    error.insert(ContextKind::Suggested, tips);
+    error
 }
 
 /// Adds how the command line is written to an error whose cause is a missing `--`.

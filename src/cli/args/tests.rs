@@ -92,6 +92,16 @@ fn a_command_without_the_dashes_is_told_how() {
     assert!(inhibit.contains("inhibit … -- ./backup.sh"), "{inhibit}");
     let status = error("gatewayctl status please");
     assert!(!status.contains(" -- "), "{status}");
+    assert!(
+        status.contains("gatewayctl status --instance please"),
+        "{status}"
+    );
+    let restart = error("gatewayctl --json restart web");
+    for words in ["restart --instance web", "no command restarts web alone"] {
+        assert!(restart.contains(words), "{restart}");
+    }
+    let logs = error("gatewayctl logs web");
+    assert!(logs.contains("logs --sidecar web"), "{logs}");
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn judge(
 }
 
 /// What is said of a valid one; `runs` names the process with whose flags it was read.
-fn summary(loaded: &Loaded, env: &Env<'_>, runs: Option<&Running>) -> String {
+fn summary(loaded: &Loaded, env: &Env<'_>, runs: Option<&GatewayByHand>) -> String {
     let usual = config::default_path(env, &loaded.instance);
     match (&loaded.path, runs) {
         (Some(path), None) => format!("configuration {} is valid", path.display()),
@@ -109,13 +109,13 @@ fn summary(loaded: &Loaded, env: &Env<'_>, runs: Option<&Running>) -> String {
 }
 
 /// A gateway that this user started by hand. What it serves is its file with its flags.
-struct Running {
+struct GatewayByHand {
     instance: String,
     pid: u32,
     start: ProcessStart,
 }
 
-impl Running {
+impl GatewayByHand {
     /// The one that the command line selects. None where a file is named, or a service or nothing is
     /// selected: then the file says everything.
     ///
@@ -165,7 +165,7 @@ impl Running {
 
 async fn check(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    let running = Running::find(ctx, &env).await?;
+    let running = GatewayByHand::find(ctx, &env).await?;
     let (mut loaded, text) = match &running {
         Some(running) => {
             let loaded = running.start.load()?;
@@ -204,7 +204,7 @@ async fn check(ctx: &Context) -> Result<Exit, CliError> {
 
 async fn show(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    let running = Running::find(ctx, &env).await?;
+    let running = GatewayByHand::find(ctx, &env).await?;
     let loaded = match &running {
         Some(running) => running.start.load()?,
         None => config::load(&target::overrides(&ctx.global, &env), &env)?,

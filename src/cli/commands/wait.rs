@@ -56,7 +56,8 @@ pub struct WaitAnswer {
 /// Waits.
 ///
 /// # Errors
-/// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no
+/// [`Exit::StillBusy`] when the time is over, or [`Exit::NotRunning`] when nothing runs by then that
+/// could become ready; [`Exit::Usage`] and [`Exit::Permission`] when no
 /// gateway can be selected.
 pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let begun = Instant::now();
@@ -79,7 +80,16 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
         let stands = seen
             .take()
             .map_or(String::new(), |seen: String| format!(": {seen}"));
-        let error = Exit::StillBusy.error(format!("not {what} within {}{stands}", args.timeout));
+        let text = format!("not {what} within {}", args.timeout);
+        // One that does not run is neither starting nor draining.
+        if what == WaitedState::Ready
+            && let Err(none) = Target::find(&ctx.global, &Env::real())
+            && none.exit == Exit::NotRunning
+        {
+            let error = Exit::NotRunning.error(format!("{text}: {}", none.message));
+            return Err(error.with_help(none.help.unwrap_or_default()));
+        }
+        let error = Exit::StillBusy.error(text + &stands);
         return Err(error.with_help("gatewayctl status"));
     };
     result?;

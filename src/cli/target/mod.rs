@@ -1,5 +1,6 @@
 //! Finds the selected gateway that runs, and its control socket.
 
+mod absence;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,9 @@ use crate::control::client::{CallError, Client, SocketPeer};
 use crate::control::protocol::{FailureCode, Method, Progress, Status};
 use crate::os::process::Stat;
 use crate::os::unix_socket;
-use crate::service::{self, Rights, more_rights};
+use crate::service::{Rights, more_rights};
 use crate::state::owner::Owner;
-use crate::state::paths::{Paths, Scope};
+use crate::state::paths::Paths;
 use crate::text::shell;
 
 /// What is answered without any work, as a status, takes no longer: else the gateway is suspended or
@@ -121,9 +122,12 @@ impl Target {
             SocketState::Alive => Ok(target),
             SocketState::Denied => Err(target.denied()),
             SocketState::Dead => {
-                let dir = shell::word(dir);
+                let (state, dir) = (dir, shell::word(dir));
                 let error = format!("no gateway runs with the state directory {dir}");
-                let help = format!("gateway run --state-dir {dir} -- COMMAND");
+                let mut help = format!("gateway run --state-dir {dir} -- COMMAND");
+                if absence::has_run(state) {
+                    help = format!("gatewayctl why --state-dir {dir}   (how it ended)\n{help}");
+                }
                 Err(Exit::NotRunning.error(error).with_help(help))
             }
         }
@@ -354,10 +358,14 @@ impl Target {
             FailureCode::ConfigInvalid => Exit::Config,
             _ => Exit::Failed,
         };
-        // The last output of a sidecar stands below the message, marked with a bar.
+        // The last output of a sidecar stands below the message, marked with a bar, and then what may help.
         let mut lines = failure.message.lines();
         let said = exit.error(lines.next().unwrap_or_default());
-        let said = said.quoting(lines.map(|line| line.strip_prefix("  | ").unwrap_or(line)));
+        let marks = ["  | ", "  = "];
+        let said = said.quoting(lines.map(|line| {
+            let unmarked = marks.iter().find_map(|mark| line.strip_prefix(mark));
+            unmarked.unwrap_or(line)
+        }));
         match failure.code {
             FailureCode::UnknownMethod => {
                 said.with_help("update: gateway and gatewayctl are of different versions")
@@ -453,40 +461,15 @@ fn socket_state(control: &Path) -> SocketState {
 }
 
 fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
-    let (message, flag) = match name {
-        Some(name) => (
-            format!("{name} is not running"),
-            format!(" --instance {name}"),
-        ),
-        None => ("no gateway is running".to_owned(), String::new()),
-    };
-    let mut installed = service::installed(env, scope(global)).into_iter();
-    let mut help = match installed.any(|unit| name.is_none_or(|name| unit.instance == name)) {
-        true => format!("gatewayctl start{flag}"),
-        false => format!(
-            "gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"
-        ),
-    };
-    if named_state_dir(global, env).is_none() {
-        help.push_str("\nadd --state-dir DIR   (for one that was started with it)");
-    }
-    if hides_gateways(global) {
-        let list = Rights::now().as_root("gatewayctl list");
-        help.push_str(&format!(
-            "\n{list}   (some directories in /run/gateway are open to root only)"
-        ));
-    }
-    Exit::NotRunning.error(message).with_help(help)
+    absence::not_running(name, global, env, || alive_names(global, env))
 }
 
-/// Whether there are system gateways that this user is not allowed to see.
-fn hides_gateways(global: &Global) -> bool {
-    if scope(global) == Some(Scope::User) {
-        return false;
-    }
-    let entries = std::fs::read_dir("/run/gateway").into_iter().flatten();
-    entries.flatten().any(|entry| {
-        std::fs::read_dir(entry.path())
-            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-    })
+/// The names of the gateways that answer.
+fn alive_names(global: &Global, env: &Env<'_>) -> Vec<String> {
+    let anybody = Global {
+        instance: None,
+        ..global.clone()
+    };
+    let alive = alive(&anybody, env).into_iter();
+    alive.map(|target| target.instance).collect()
 }

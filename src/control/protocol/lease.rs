@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, FailureCode};
 use crate::state::terms::REASON_MAX;
+use crate::text::absent;
 use crate::text::words::words;
 
 /// `inhibit`
@@ -40,7 +41,8 @@ impl InhibitParams {
 pub struct Lease {
     /// Its number in this life of the gateway.
     pub lease: u64,
-    /// The process that it belongs to; 0 where the system does not tell.
+    /// The process that it belongs to; absent where the system does not tell.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub pid: u32,
 }
 
@@ -72,7 +74,8 @@ pub struct LeaseStatus {
     pub lease: u64,
     /// What the work is, secrets hidden.
     pub why: String,
-    /// The process that it belongs to; 0 where the system does not tell.
+    /// The process that it belongs to; absent where the system does not tell.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub pid: u32,
     /// Milliseconds since it was taken.
     pub held_ms: u64,

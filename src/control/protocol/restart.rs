@@ -12,6 +12,7 @@ use crate::state::clients_seen::ClientsSeen;
 use crate::state::terms::{
     ProgressStage, REASON_MAX, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
 };
+use crate::text::absent;
 use crate::text::words::{Words, as_text};
 
 /// `restart`
@@ -94,7 +95,9 @@ pub struct Outcome {
 pub struct GenerationInfo {
     /// Counted from 1 in each life of the gateway.
     pub number: u64,
-    /// The sidecars and their process ids, 0 where none runs.
+    /// The sidecars and their process ids, null where none runs.
+    #[serde(with = "absent::processes")]
+    #[schemars(with = "absent::processes::Pairs")]
     pub sidecars: Vec<(String, u32)>,
 }
 

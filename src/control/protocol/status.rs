@@ -7,6 +7,7 @@ use super::lease::LeaseStatus;
 use super::restart::{LastRestart, PlannedStrategy};
 use crate::state::terms::RungName;
 use crate::supervisor::SupervisorText;
+use crate::text::absent;
 use crate::text::words::words;
 
 words! {
@@ -20,7 +21,7 @@ words! {
         Degraded = "degraded",
         /// The next generation is being built.
         Restarting = "restarting",
-        /// It serves, and an older generation finishes its work.
+        /// It finishes its work before it ends; another process serves, or will.
         Draining = "draining",
         /// It ends.
         Stopping = "stopping",
@@ -68,7 +69,8 @@ pub struct Status {
     pub detail: String,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
-    /// The current generation; 0 while the first is being built.
+    /// The current generation; absent while the first is being built.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub generation: u64,
     /// Who restarts the gateway when it dies, and how that is known.
     pub supervisor: SupervisorText,
@@ -174,9 +176,11 @@ pub struct SidecarStatus {
     /// Why it is not ready, or what is odd about one that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Its process id, 0 when none runs.
+    /// Its process id; absent when none runs.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub pid: u32,
-    /// Its port on loopback.
+    /// Its port on loopback; absent before it has one.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub port: u16,
     /// Where it listens on that port beyond loopback: there it is reached past the front door.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -186,6 +190,9 @@ pub struct SidecarStatus {
     /// How it ended when it last ended unplanned, as "it …".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_death: Option<String>,
+    /// When that was, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_death_at: Option<String>,
     /// Whether it ended unplanned again and again, and has not been ready for ten minutes since.
     #[serde(default)]
     pub failing: bool,
@@ -206,8 +213,8 @@ pub struct SidecarStatus {
 pub struct DrainStatus {
     /// Its number.
     pub generation: u64,
-    /// The process that it lives in, where that is an older one; else 0.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// The process that it lives in, where that is an older one.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub pid: u32,
     /// Requests that it still answers.
     pub requests: u64,
@@ -224,9 +231,4 @@ pub struct DrainStatus {
     pub left_ms: Option<u64>,
     /// What blocks it, at most 8 and "+N more".
     pub blockers: Vec<String>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }

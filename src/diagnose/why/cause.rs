@@ -49,6 +49,19 @@ pub enum EndCause {
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
+    /// A restart or reload failed, and what ran before serves on.
+    RequestFailed {
+        /// The id of the request in the history.
+        request: String,
+        /// What was requested.
+        what: RequestKindName,
+        /// Who requested it, in words.
+        by: String,
+        /// The reason that was given.
+        reason: String,
+        /// Why it failed.
+        said: Option<String>,
+    },
     /// The kernel killed it because memory ran out.
     OutOfMemory,
     /// The service manager killed it because the watchdog got no ping.

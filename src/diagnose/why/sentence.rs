@@ -145,6 +145,17 @@ fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
                 "{name} was {done}{at} on request: {reason}, by {by}, strategy {strategy}, in {took}"
             )
         }
+        EndCause::RequestFailed {
+            what,
+            by,
+            reason,
+            said,
+            ..
+        } => {
+            let said = said.as_deref().unwrap_or("nothing is known of the cause");
+            let said = in_short(said);
+            format!("the {what} of {name}{at} failed: {said} (requested: {reason}, by {by})")
+        }
         EndCause::StartLimit {
             starts,
             within_seconds,
@@ -179,6 +190,17 @@ fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
     }
 }
 
+/// A failure of a server without its output, of which the record below has all: the cause, and the
+/// line that tells most, which is the last one.
+fn in_short(said: &str) -> String {
+    let mut parts = said.split(" | ");
+    let cause = parts.next().unwrap_or_default();
+    match parts.last() {
+        Some(line) => format!("{cause}: {}", line.trim()),
+        None => cause.to_owned(),
+    }
+}
+
 /// What happened since.
 fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Option<String> {
     match &diagnosis.cause {
@@ -201,6 +223,14 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
             "it is not running"
         };
         return Some(now.to_owned());
+    }
+    if let (EndCause::RequestFailed { .. }, Some(status)) = (&diagnosis.cause, &evidence.status)
+        && status.generation > 0
+    {
+        return Some(match status.stage {
+            Stage::Ready => format!("generation {} serves on", status.generation),
+            stage => format!("it is now {}: {}", stage.in_words(), status.detail),
+        });
     }
     let now = now_text(evidence, diagnosis, now);
     let (Some(at), Some(again)) = (diagnosis.at, diagnosis.restarted_at) else {

@@ -24,7 +24,7 @@ pub struct Timeline<'a> {
     pub ended_at: Option<Timestamp>,
     /// A restart that ended the run and left the next start to the service manager.
     pub scheduled: Option<&'a Recorded>,
-    /// The last restart or reload in the current run.
+    /// The last restart or reload in the current run that was done or failed.
     pub request: Option<&'a Recorded>,
     /// Whether the machine went down between the two runs.
     pub machine_went_down: bool,
@@ -55,9 +55,12 @@ impl<'a> Timeline<'a> {
         Self {
             end,
             ended_at: exit.or(end.map(|end| end.at)).or(inactive_since),
-            scheduled: last_request(history.last_run, RequestOutcome::Scheduled)
+            scheduled: last_request(history.last_run, &[RequestOutcome::Scheduled])
                 .filter(|_| planned),
-            request: last_request(history.current, RequestOutcome::Done),
+            request: last_request(
+                history.current,
+                &[RequestOutcome::Done, RequestOutcome::Failed],
+            ),
             machine_went_down: history.before() == Some(&PreviousEnd::MachineDown)
                 || history.is_of_another_boot(evidence),
             before: history.before(),
@@ -241,9 +244,9 @@ impl<'a> SplitHistory<'a> {
     }
 }
 
-/// The last restart or reload with this outcome.
-fn last_request(lines: &[Recorded], wanted: RequestOutcome) -> Option<&Recorded> {
+/// The last restart or reload with one of these outcomes.
+fn last_request<'a>(lines: &'a [Recorded], wanted: &[RequestOutcome]) -> Option<&'a Recorded> {
     lines.iter().rfind(|line| {
-        matches!(&line.entry, HistoryEntry::Request { kind, outcome, .. } if *kind != RequestKindName::Recover && outcome.outcome == wanted)
+        matches!(&line.entry, HistoryEntry::Request { kind, outcome, .. } if *kind != RequestKindName::Recover && wanted.contains(&outcome.outcome))
     })
 }

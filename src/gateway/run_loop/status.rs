@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Gateway;
+use jiff::Timestamp;
+
 use crate::control::protocol::{
     HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStateName, SidecarStatus, Stage,
     Status,
@@ -74,15 +76,16 @@ impl Gateway {
         } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {
             let why = self.recovery.ladder.sentence();
             (Stage::Degraded, why.unwrap_or_default())
-        } else if !older.is_empty() {
-            let older: Vec<String> = older.iter().map(ToString::to_string).collect();
-            let older = older.join(", ");
-            let text = format!("generation {serves} serves; {older} finishes its work");
-            (Stage::Draining, text)
         } else {
-            let remarks = self.refused_copies.remarks().into_iter();
+            // An older one that still has work takes nothing from the one that serves.
+            let older: Vec<String> = older.iter().map(ToString::to_string).collect();
+            let older = (!older.is_empty()).then(|| match &older[..] {
+                [one] => format!("generation {one} finishes its work"),
+                several => format!("generations {} finish their work", several.join(", ")),
+            });
             let all: Vec<String> = std::iter::once(format!("generation {serves} serves"))
-                .chain(remarks)
+                .chain(older)
+                .chain(self.refused_copies.remarks())
                 .collect();
             (Stage::Ready, all.join("; "))
         }
@@ -237,6 +240,9 @@ fn sidecar_status(
             .collect(),
         restarts: sidecar.restarts(),
         last_death: sidecar.last_death(),
+        last_death_at: (sidecar.last_death_age())
+            .and_then(|age| Timestamp::now().checked_sub(age).ok())
+            .map(|at| at.to_string()),
         failing: sidecar.failing().is_some(),
         refused_copies,
         memory_bytes: None,

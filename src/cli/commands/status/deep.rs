@@ -14,6 +14,7 @@ use crate::service::manager::Manager;
 use crate::service::provenance::Written;
 use crate::service::{self, Installed};
 use crate::state::startup_throttle;
+use crate::text::absent;
 use crate::text::human::{count, span};
 use crate::text::words::words;
 
@@ -77,7 +78,8 @@ pub struct UnitSummary {
     pub restarts: u64,
     /// How many listeners the manager keeps (fd store).
     pub stored: u64,
-    /// The watchdog's time in milliseconds, 0 for none.
+    /// The watchdog's time in milliseconds; absent for none.
+    #[serde(default, skip_serializing_if = "absent::zero")]
     pub watchdog_ms: u64,
     /// Memory in use, in bytes; absent where it is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

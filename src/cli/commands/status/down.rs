@@ -12,6 +12,7 @@ use crate::config::Env;
 use crate::service::{self, Installed, Rights, UnitState};
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, SubState, Word};
+use crate::text::absent;
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
@@ -32,7 +33,8 @@ pub struct DownAnswer<'a> {
     unit: &'a str,
     /// Whose service manager has it.
     scope: Scope,
-    /// The main process, 0 when none runs.
+    /// The main process; absent when none runs.
+    #[serde(skip_serializing_if = "absent::zero")]
     pid: u32,
     /// How the last run ended, in systemd's word: success, exit-code, signal, ...
     result: &'a str,
@@ -119,10 +121,14 @@ impl Down {
         }
         let waits = state.waits_for().map(|waits| service::ways_on(unit, waits));
         let next = waits.unwrap_or_else(|| match exit {
-            Exit::NotRunning => vec![next("start")],
+            Exit::NotRunning => vec![next("start"), next("why") + "   (how it ended)"],
             Exit::Permission => vec![Rights::now().as_root(&next("status"))],
             Exit::StillBusy => vec![next("wait --ready")],
-            _ => vec![next("start") + "   (when the cause is fixed)", next("logs")],
+            _ => vec![
+                next("why") + "   (how it ended)",
+                next("start") + "   (when the cause is fixed)",
+                next("logs"),
+            ],
         });
         Self {
             stage,

@@ -261,6 +261,7 @@ mod tests {
             exposed: vec!["0.0.0.0:41233".into()],
             restarts: 0,
             last_death: None,
+            last_death_at: None,
             failing: false,
             refused_copies: 0,
             memory_bytes: Some(84 * 1024 * 1024),

@@ -44,7 +44,7 @@ pub(super) const CHECKS: &[Check] = &[
             }
             let flags = &facts.flags;
             let next = format!(
-                "gatewayctl start{flags}   (first correct the cause: gatewayctl logs{flags})"
+                "gatewayctl why{flags}   (then correct the cause, and gatewayctl start{flags})"
             );
             let message = format!("it is failed ({})", properties.result);
             Problem::at(unit.name(), message, command(next))
@@ -55,13 +55,16 @@ pub(super) const CHECKS: &[Check] = &[
         code: "unit-stopped",
         title: "the service is stopped",
         why: "It is installed but not running. Unless that is intended, start it.",
-        cure: "Run gatewayctl start.",
+        cure: "Run gatewayctl start; gatewayctl why says how it ended.",
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
             if properties.active != ActiveState::Inactive || facts.status.is_some() {
                 return None;
             }
-            let next = command(format!("gatewayctl start{}", facts.flags));
+            let flags = &facts.flags;
+            let next = command(format!(
+                "gatewayctl start{flags}   (gatewayctl why{flags} says how it ended)"
+            ));
             Problem::at(unit.name(), "it is installed but not running", next)
         },
         ..Check::NOTE

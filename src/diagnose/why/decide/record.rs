@@ -7,7 +7,7 @@ use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::evidence::EndEvidence;
 use crate::diagnose::why::timeline::Timeline;
 use crate::state::history::{HistoryEntry, Recorded, Requester};
-use crate::state::terms::EndReason;
+use crate::state::terms::{EndReason, RequestOutcome};
 
 /// The cause from the entry that the gateway wrote at its end.
 pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosis> {
@@ -66,7 +66,7 @@ fn sigterm(evidence: &EndEvidence, timeline: &Timeline<'_>) -> EndCause {
     }
 }
 
-/// A restart or reload that the history records.
+/// A restart or reload that the history records: one that was done, or that failed.
 pub fn requested(line: &Recorded) -> Diagnosis {
     let HistoryEntry::Request {
         id,
@@ -75,18 +75,30 @@ pub fn requested(line: &Recorded) -> Diagnosis {
         reason,
         strategy,
         took_ms,
+        outcome,
         ..
     } = &line.entry
     else {
         return Diagnosis::at(EndCause::Died { said: None }, Some(line.at));
     };
-    let cause = EndCause::Requested {
-        request: id.clone(),
-        what: *kind,
-        by: requester(who, reason),
-        reason: reason.clone(),
-        strategy: *strategy,
-        took_ms: *took_ms,
+    let (request, what) = (id.clone(), *kind);
+    let (by, reason) = (requester(who, reason), reason.clone());
+    let cause = match outcome.outcome {
+        RequestOutcome::Failed => EndCause::RequestFailed {
+            request,
+            what,
+            by,
+            reason,
+            said: outcome.cause.clone(),
+        },
+        _ => EndCause::Requested {
+            request,
+            what,
+            by,
+            reason,
+            strategy: *strategy,
+            took_ms: *took_ms,
+        },
     };
     // The entry is written at the end of the request.
     let took = jiff::SignedDuration::from_millis(i64::try_from(*took_ms).unwrap_or(0));

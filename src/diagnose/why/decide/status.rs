@@ -42,21 +42,24 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
             let end = line.sidecar_end.as_ref()?;
             (end.name == one.name).then_some((line.at, &end.how))
         });
-        let said = one
-            .cause
-            .clone()
+        let back = one.state == SidecarStateName::Ready;
+        // Of one that is ready, the cause is what is odd about it now.
+        let cause = one.cause.clone().filter(|_| !back);
+        let said = cause
             .or(end.map(|(_, how)| how.clone()))
+            .or(one.last_death.clone())
             .unwrap_or_else(|| match one.restarts {
                 0 | 1 => "ended unplanned".to_owned(),
                 times => format!("ended unplanned {times} times"),
             });
+        let told = || one.last_death_at.as_ref()?.parse().ok();
         Diagnosis::at(
             EndCause::Sidecar {
                 name: one.name.clone(),
                 said,
-                back: one.state == SidecarStateName::Ready,
+                back,
             },
-            end.map(|(at, _)| at),
+            end.map(|(at, _)| at).or_else(told),
         )
     });
     diagnoses.max_by_key(|diagnosis| (!is_back(diagnosis), diagnosis.at))

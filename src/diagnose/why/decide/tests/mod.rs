@@ -17,7 +17,7 @@ use crate::control::fake_gateway;
 use crate::control::protocol::{RecoveryStatus, SidecarStateName, SidecarStatus, Stage};
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded, Requester};
 use crate::state::owner::Owner;
-use crate::state::terms::{RungName, StrategyName};
+use crate::state::terms::{RequestKindName, RungName, StrategyName};
 use crate::text::words::Words;
 
 fn time(second: i64) -> Timestamp {

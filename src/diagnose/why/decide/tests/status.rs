@@ -83,6 +83,7 @@ fn a_sidecar_that_ended() {
         exposed: Vec::new(),
         restarts: 1,
         last_death: None,
+        last_death_at: None,
         failing: false,
         refused_copies: 0,
         memory_bytes: None,
@@ -112,6 +113,41 @@ fn a_sidecar_that_ended() {
         ended("exited with code 3", false),
         &["exited with code 3", "not ready yet"],
     );
+}
+
+#[test]
+fn a_failed_restart_while_the_old_one_serves() {
+    let why = "main exited with code 3 before it was ready";
+    let record = vec![
+        first(),
+        request(10, "restart", "done"),
+        request(
+            20,
+            "restart",
+            &format!("failed: {why} | Traceback | KeyError: 'x'"),
+        ),
+    ];
+    let mut evidence = up(vec![starting(0), ready(1)], record);
+    let failed = |said: String| EndCause::RequestFailed {
+        request: "r7-1".into(),
+        what: RequestKindName::Restart,
+        by: "uid 1000 (gatewayctl, pid 7)".into(),
+        reason: "deploy 42".into(),
+        said: Some(said),
+    };
+    check(
+        "the failed one comes first",
+        &evidence,
+        failed(format!("{why} | Traceback | KeyError: 'x'")),
+        &[
+            "the restart of gateway.service at",
+            "failed: main exited with code 3 before it was ready: KeyError: 'x' (requested: deploy 42, by uid 1000",
+            "; generation 4 serves on",
+        ],
+    );
+    evidence.record.push(request(30, "restart", "done"));
+    let cause = decide(&evidence).unwrap().cause;
+    assert!(matches!(cause, EndCause::Requested { .. }), "{cause:?}");
 }
 
 #[test]

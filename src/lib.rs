@@ -82,7 +82,7 @@
 //! asked to (`sidecar/own_restart.rs`). The result returns to `gateway/run_loop/events.rs`, the
 //! machine says to serve, and `gateway/run_loop/perform.rs` publishes the new routes
 //! (`gateway/front_door.rs`), drains the old generation (`gateway/drain/old_generation.rs`) and
-//! answers (`gateway/pending_requests.rs`). The head of [`gateway`] tells more, also of a restart
+//! answers (`gateway/pending_requests.rs`) when the passages are made (`gateway/passage.rs`). The head of [`gateway`] tells more, also of a restart
 //! in a successor.
 //!
 //! **One `gatewayctl clean`.** `cli/commands/clean.rs` reads the flags; `service/address_claim.rs`
@@ -114,6 +114,7 @@
 //! | life | the time from the start of a gateway process to its end, as the history records it |
 //! | own restart | the restart of a server by its own means, while its door is held: `reload` of its configuration |
 //! | owner | the process that has the lock of a state directory |
+//! | passage | the readiness request of a new sidecar that the gateway itself sends through its front door, after the switch |
 //! | predecessor, successor | the old and the new process of a hand-over |
 //! | respawn | the strategy in which a fresh process takes over |
 //! | safe mode | front door and control socket are up, sidecars are off |

@@ -12,13 +12,15 @@ use super::{Context, Ui};
 use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::clients_seen::ClientsSeen;
+use crate::state::passage::{Passage, PassageEnd};
 use crate::state::terms::RequestOutcome;
 use crate::text::human::{count, mebibytes, padded, span};
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
 pub struct RestartAnswer<'a> {
-    /// Whether the gateway failed no client meanwhile, but by `--force`; an error has its own object.
+    /// Whether the gateway failed no client meanwhile, but by `--force`, and none of the requests that it
+    /// sent itself afterwards (`passages`); an error has its own object.
     ok: bool,
     /// The instance.
     instance: &'a str,
@@ -33,7 +35,7 @@ pub struct RestartAnswer<'a> {
 pub fn report(ctx: &Context, method: &Method, before: &Status, change: &CompletedChange) {
     let CompletedChange { outcome, seen, now } = change;
     ctx.ui.object(&RestartAnswer {
-        ok: !failed_clients(method, outcome),
+        ok: !failed(method, outcome),
         instance: &before.instance,
         outcome,
         probe: seen.as_ref(),
@@ -44,11 +46,24 @@ pub fn report(ctx: &Context, method: &Method, before: &Status, change: &Complete
     }
 }
 
-/// Whether clients failed because of it, though nobody wanted that.
-pub fn failed_clients(method: &Method, outcome: &Outcome) -> bool {
+/// Whether it was done, and is a failure all the same: clients failed because of it, though nobody
+/// wanted that, or would get no answer now.
+pub fn failed(method: &Method, outcome: &Outcome) -> bool {
+    outcome.passages.iter().any(Passage::failed) || failed_clients(method, outcome)
+}
+
+fn failed_clients(method: &Method, outcome: &Outcome) -> bool {
     let forced = matches!(method, Method::Restart(params) if params.force);
     let clients = outcome.clients.as_ref();
     clients.is_some_and(|seen| seen.failures() > 0) && !forced
+}
+
+/// Good, or bad if it is that.
+fn tone(bad: bool) -> Tone {
+    match bad {
+        true => Tone::Bad,
+        false => Tone::Good,
+    }
 }
 
 /// The lines for people.
@@ -60,11 +75,8 @@ pub fn verdict(
     seen: Option<&Downtime>,
     drainers: &[DrainStatus],
 ) -> Vec<StyledLine> {
-    let tone = match failed_clients(method, outcome) {
-        true => Tone::Bad,
-        false => Tone::Good,
-    };
-    let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), tone)];
+    let headline = headline(method, pid, outcome);
+    let mut lines = vec![ctx.ui.paint(&headline, tone(failed(method, outcome)))];
     let notes = outcome.notes.iter();
     let notes = notes.map(|note| StyledLine::from(format!("  note: {note}")));
     if matches!(
@@ -82,9 +94,19 @@ pub fn verdict(
     );
     let clients = outcome.clients.as_ref();
     if let Some(clients) = clients.filter(|seen| **seen != ClientsSeen::default()) {
+        let tone = tone(failed_clients(method, outcome));
         let text = ctx.ui.paint(&clients.sentence(), tone);
         lines.push(StyledLine::from("  ").and(text));
     }
+    lines.extend(outcome.passages.iter().map(|passage| {
+        let tone = match &passage.end {
+            PassageEnd::NotAsked { .. } => Tone::Dim,
+            PassageEnd::Behind { .. } => Tone::Busy,
+            _ => tone(passage.is_bad()),
+        };
+        let text = ctx.ui.paint(&passage.sentence(), tone);
+        StyledLine::from("  ").and(text)
+    }));
     lines.push(downtime(
         &ctx.ui,
         seen,
@@ -150,12 +172,7 @@ pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> StyledLine {
     let Some(seen) = seen.filter(|seen| seen.sent > 0) else {
         return format!("  downtime unknown: {unknown}").into();
     };
-    let tone = if seen.failed == 0 {
-        Tone::Good
-    } else {
-        Tone::Bad
-    };
-    StyledLine::from("  ").and(ui.paint(&seen.sentence(), tone))
+    StyledLine::from("  ").and(ui.paint(&seen.sentence(), tone(seen.failed > 0)))
 }
 
 /// What an older generation still does.

@@ -113,6 +113,7 @@ pub fn outcome() -> Outcome {
         took_ms: 412,
         drained: false,
         clients: None,
+        passages: vec![],
         notes: vec![],
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::state::clients_seen::ClientsSeen;
 use crate::state::history::{HistoryEntry, PreviousEnd, Requester};
+use crate::state::passage::Passage;
 use crate::state::terms::RungName;
 use crate::text::human::span;
 use crate::text::words::Words;
@@ -76,12 +77,19 @@ impl HistoryRow {
                 took_ms,
                 ended,
                 clients,
+                passages,
                 downtime_ms,
                 ..
             } => Self {
                 what: format!("{kind} {} ({strategy})", outcome.outcome),
                 who: requester(who),
-                why: reason_and_cause(reason, outcome.cause.as_deref(), ended, clients.as_ref()),
+                why: all_of([
+                    reason_given(reason),
+                    first_line(outcome.cause.as_deref()),
+                    (clients.as_ref()).and_then(ClientsSeen::failures_in_words),
+                    in_words(passages),
+                    (!ended.is_empty()).then(|| format!("ended {}", ended.join(", "))),
+                ]),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
             HistoryEntry::Cut { sidecar, cut, .. } => {
@@ -152,23 +160,19 @@ fn reason_given(reason: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.to_owned())
 }
 
-/// The reason that was given, and the first line of why it was rejected or failed.
-fn reason_and_cause(
-    reason: &str,
-    cause: Option<&str>,
-    ended: &[String],
-    clients: Option<&ClientsSeen>,
-) -> Option<String> {
-    let first = cause.and_then(|cause| cause.split(" | ").next());
-    let failed = clients.and_then(ClientsSeen::failures_in_words);
-    let ended = (!ended.is_empty()).then(|| format!("ended {}", ended.join(", ")));
-    let all = [
-        reason_given(reason),
-        first.map(str::to_owned),
-        failed,
-        ended,
-    ];
-    let all: Vec<String> = all.into_iter().flatten().collect();
+/// The first line of why it was rejected or failed.
+fn first_line(cause: Option<&str>) -> Option<String> {
+    cause.and_then(|cause| cause.split(" | ").next().map(str::to_owned))
+}
+
+/// The passages that somebody should look at.
+fn in_words(passages: &[Passage]) -> Option<String> {
+    let bad = passages.iter().filter(|passage| passage.is_bad());
+    all_of(bad.map(|passage| Some(passage.sentence())))
+}
+
+fn all_of(parts: impl IntoIterator<Item = Option<String>>) -> Option<String> {
+    let all: Vec<String> = parts.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join(": "))
 }
 

@@ -1,6 +1,6 @@
 //! How a generation is built beside the one that serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ impl BuildPlan {
     pub async fn build(mut self) -> Result<Generation, BuildError> {
         failpoint::pass("task.build");
         let config = Arc::clone(&self.config);
-        let mut slots = BTreeMap::new();
+        let (mut slots, mut kept) = (BTreeMap::new(), BTreeSet::new());
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
         let mut by_own_means = Vec::new();
@@ -133,6 +133,7 @@ impl BuildPlan {
                     slots.insert(name.clone(), slot);
                 }
                 Some(slot) if self.kind == RequestKind::Reload && slot.spec() == *spec => {
+                    kept.insert(name.clone());
                     slots.insert(name.clone(), slot);
                 }
                 Some(slot) if !(spec.overlaps() && slot.spec().overlaps()) => {
@@ -163,13 +164,11 @@ impl BuildPlan {
         self.restart_by_own_means(&by_own_means).await?;
         self.replace(&exclusive).await?;
         let previous = self.previous.as_deref();
-        Ok(Generation::new(
-            self.number,
-            config,
-            slots,
-            workers,
-            previous,
-        ))
+        let renewed = slots.keys().filter(|name| !kept.contains(*name));
+        let renewed = renewed.cloned().collect();
+        let mut generation = Generation::new(self.number, config, slots, workers, previous);
+        generation.renewed = renewed;
+        Ok(generation)
     }
 
     /// Whether this server is to restart by its own means, and stays in its slot. One that somebody

@@ -1,6 +1,6 @@
 //! A generation: one checked configuration with its sidecars and routes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Generation {
     pub config: Arc<Config>,
     /// Its sidecars by name.
     pub slots: BTreeMap<String, Arc<Slot>>,
+    /// Those that were started or restarted for it.
+    pub renewed: BTreeSet<String>,
     routes: Routes,
 }
 
@@ -122,8 +124,15 @@ impl Generation {
             number,
             config,
             slots,
+            renewed: BTreeSet::new(),
             routes,
         }
+    }
+
+    /// A host with which a request for `path` gets to this backend of it; `any` where every host will
+    /// do.
+    pub fn host_to(&self, backend: &Arc<Backend>, path: &str, any: &str) -> Option<String> {
+        self.routes.host_to(backend, path, any)
     }
 
     /// What the front door needs to know of it.

@@ -13,6 +13,7 @@ use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
 use crate::os::task::TaskEnd;
 use crate::sidecar::SidecarNews;
+use crate::state::passage::Passage;
 use crate::state::restart_intent::Intent;
 
 /// A report of a task.
@@ -30,6 +31,8 @@ pub enum LoopEvent {
     SidecarNews(SidecarNews),
     /// Those who were held while this request was carried out are answered, or take long.
     Settled(Unanswered),
+    /// The passages of this generation were made.
+    Passages(u64, Vec<Passage>),
     /// A generation that had taken over died, and the one before serves again.
     Relapsed(Obituary),
     /// The drain of this older generation has ended.

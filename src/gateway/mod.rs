@@ -10,9 +10,10 @@
 //! |---|---|
 //! | begin | [`start`] puts a process together: [`claim`] ([`ownership`], [`standby`]), [`config_source`], [`listeners`], [`address_wait`] |
 //! | decide | [`lifecycle`], [`strategy`], [`budget`], [`recovery`]: pure |
-//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `relapse`, `handover`, `ending`, `status` |
+//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `passages`, `relapse`, `handover`, `ending`, `status` |
 //! | components | [`pending_requests`], [`supervision`], [`front_door`], [`building`], [`generations`], [`relapse`], [`recovery::driver`], [`handover::successor_side`], [`handover::predecessor_side`], [`lease`], [`control_end`], [`traces`], [`watchdog`] |
 //! | a generation | [`generation`], [`slot`] (a sidecar and its door), [`context`] |
+//! | passages | [`passage`] makes those of a generation that takes over, [`passage_wait`] has answers wait for them |
 //! | drains | [`drain`]: of an older generation, after a hand-over, before an exit, at a shutdown |
 //! | records | [`record`], [`alert`], [`progress`] |
 //!
@@ -60,6 +61,8 @@ mod obituary;
 mod option_future;
 mod outbox;
 mod ownership;
+mod passage;
+mod passage_wait;
 mod pending_requests;
 mod progress;
 mod prove;

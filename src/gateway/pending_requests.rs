@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::building::one_line;
 use super::clients_watch::ClientsWatch;
 use super::lifecycle::{RequestKind, RequestVerdict};
+use super::passage_wait::PassageReport;
 use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
 use crate::control::protocol::{
@@ -18,6 +19,7 @@ use crate::control::server::{Caller, Reply};
 use crate::proxy::Front;
 use crate::state::clients_seen::ClientsSeen;
 use crate::state::history;
+use crate::state::passage::Passage;
 use crate::state::terms::{RequestEnd, RequestOutcome};
 
 /// So many steps of one request are remembered.
@@ -86,11 +88,13 @@ pub struct RequestScene {
     pub unchanged: bool,
     /// The process that serves now, where it is not this one.
     pub pid: Option<u32>,
-    /// How long it took, where its answer had to wait for clients after that.
+    /// How long it took, where its answer had to wait for clients or passages after that.
     pub took_ms: Option<u64>,
+    /// What came of the passages.
+    pub passages: PassageReport,
 }
 
-/// A request whose answer waits until those who were held are answered.
+/// A request whose answer waits until those who were held are answered, and the passages are made.
 #[derive(Debug)]
 pub struct Unanswered {
     pub id: String,
@@ -107,7 +111,7 @@ pub struct PendingRequests {
     fulfilled: (u64, Vec<(RequestRecord, LastRestart)>),
     /// The last generation that died after its requests were done, and why they failed.
     relapsed: Option<(u64, String)>,
-    /// Those whose answers wait for clients.
+    /// Those whose answers wait for clients or passages.
     unanswered: usize,
     count: u64,
     /// Where requests are remembered.
@@ -194,7 +198,7 @@ impl PendingRequests {
             .for_each(|reply| reply.progress(progress));
     }
 
-    /// The answer of a request waits for clients, until [`end`](Self::end).
+    /// The answer of a request waits for clients or passages, until [`end`](Self::end).
     pub fn postpone(&mut self) {
         self.unanswered += 1;
     }
@@ -204,8 +208,8 @@ impl PendingRequests {
         self.unanswered -= 1;
     }
 
-    /// Whether an answer waits for clients.
-    pub fn waits_for_clients(&self) -> bool {
+    /// Whether an answer waits for clients or passages.
+    pub fn owes_answers(&self) -> bool {
         self.unanswered > 0
     }
 
@@ -221,9 +225,12 @@ impl PendingRequests {
             }
             (verdict, _) => self.unless_relapsed(verdict),
         };
-        let clients = verdict
-            .is_final()
-            .then(|| request.clients.seen(front, &scene.after));
+        let PassageReport { passages, clients } = &scene.passages;
+        let clients = verdict.is_final().then(|| {
+            let mut seen = request.clients.seen(front, &scene.after);
+            clients.iter().for_each(|there| seen.add(there));
+            seen
+        });
         if let Some(failed) = (clients.as_ref()).and_then(ClientsSeen::failures_in_words) {
             warn!(
                 REQUEST = id,
@@ -241,6 +248,7 @@ impl PendingRequests {
             cut: request.cut,
             ended: request.ended,
             clients: clients.clone(),
+            passages: passages.clone(),
         };
         log_end(&end, request.before.number, scene.after.number);
         if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
@@ -278,6 +286,7 @@ impl PendingRequests {
             took_ms,
             drained: scene.draining.is_none(),
             clients,
+            passages: passages.clone(),
             notes: scene.notes.iter().cloned().chain(notes).collect(),
         };
         match scene.draining {
@@ -285,6 +294,13 @@ impl PendingRequests {
                 self.for_drain.push((generation, reply, outcome))
             }
             _ => self.record.when_written(move || reply.done(&outcome)),
+        }
+    }
+
+    /// What came of the passages of the restart that brought the service here.
+    pub fn passed(&mut self, passages: &[Passage]) {
+        if let Some(last) = &mut self.last {
+            last.passages = passages.to_vec();
         }
     }
 

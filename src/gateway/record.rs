@@ -203,6 +203,7 @@ impl LifeRecord {
             took_ms: end.took_ms,
             ended: end.ended.clone(),
             clients: end.clients.clone(),
+            passages: end.passages.clone(),
             // Only who probes from outside can tell.
             downtime_ms: None,
         });

@@ -13,6 +13,7 @@ mod ending;
 mod events;
 mod hand_back;
 mod handover;
+mod passages;
 mod perform;
 mod relapse;
 mod status;
@@ -42,6 +43,7 @@ use super::loop_event::LoopEvent;
 use super::obituary::RefusedCopies;
 use super::option_future::{every, or_never};
 use super::outbox::Outbox;
+use super::passage_wait::Passages;
 use super::pending_requests::{PendingRequests, RequestScene};
 use super::progress::Reporter;
 use super::recovery::RecoveryAction;
@@ -71,6 +73,7 @@ pub struct Gateway {
     pub control: ControlEnd,
     pub leases: Arc<Leases>,
     pub requests: PendingRequests,
+    pub passages: Passages,
     pub construction: Construction,
     pub generations: Generations,
     /// The generation before the one that serves, while it drains in this process.

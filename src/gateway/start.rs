@@ -24,6 +24,7 @@ use super::listeners::Listeners;
 use super::loop_event::LoopEvent;
 use super::obituary::RefusedCopies;
 use super::outbox::Outbox;
+use super::passage_wait::Passages;
 use super::pending_requests::PendingRequests;
 use super::record::LifeRecord;
 use super::recovery::RecoveryAction;
@@ -317,6 +318,7 @@ async fn assemble(
         control,
         leases: Arc::default(),
         requests: PendingRequests::new(life.recovery.record.clone(), candidate),
+        passages: Passages::default(),
         construction: Construction::default(),
         generations: Generations::default(),
         before: None,

@@ -35,7 +35,8 @@ use super::seats::FIRST_REQUEST;
 use super::socket_read::BUFFER_MAX;
 use super::worker_context::WorkerContext;
 use super::{
-    Front, RoutingTable, address_limits, client_left, client_move, endpoints, forward, rest, wave,
+    Front, RoutingTable, address_limits, client_left, client_move, endpoints, forward, passage,
+    rest, wave,
 };
 use crate::config::Dur;
 
@@ -121,13 +122,13 @@ pub fn spawn_adopted(context: &Arc<WorkerContext>, client: MovedClient) {
     }
 }
 
-/// Serves the watchdog, which takes up no slot and is not waited for.
-pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
+/// Serves this process itself, which takes up no slot and is not waited for.
+pub fn spawn_own(context: &Arc<WorkerContext>, peer: Peer, end: OwnedFd) {
     if let Ok(stream) = TcpStream::from_std(end.into()) {
         let context = Arc::clone(context);
         tokio::spawn(async move {
             let client = ServedClient {
-                peer: Peer::Watchdog,
+                peer,
                 standing: Standing::Exempt,
                 progress: &ConnectionProgress::new(),
             };
@@ -309,7 +310,10 @@ async fn respond(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let (front, peer) = (&context.front, client.peer);
-    let own = endpoints::respond(front, table, peer, &request);
+    // A passage asks what the sidecar answers, even where the gateway answers clients in its place.
+    let own = (peer != Peer::Passage)
+        .then(|| endpoints::respond(front, table, peer, &request))
+        .flatten();
     let own = match client.standing {
         Standing::Within(_) | Standing::Exempt => own,
         Standing::Beyond => {
@@ -318,7 +322,7 @@ async fn respond(
             Some(closing(own.unwrap_or_else(turned_away)))
         }
     };
-    let response = match own {
+    let mut response = match own {
         Some(response) => {
             drop(forward::body_of(
                 front,
@@ -337,8 +341,10 @@ async fn respond(
         }
         None => forward::forward(front, table, peer, request, in_flight).await,
     };
-    if peer != Peer::Watchdog {
+    if peer.is_client() {
         front.stats.answered(response.status().as_u16());
+    } else if peer == Peer::Passage {
+        passage::tell_server(&mut response);
     }
     response
 }

@@ -22,7 +22,7 @@ pub struct Records {
     pub access_log: Arc<AccessLog>,
 }
 
-/// The record of one request; complete when dropped. There is none of the watchdog's requests.
+/// The record of one request; complete when dropped. There is none of this process's own requests.
 #[derive(Debug, Default)]
 pub struct ExchangeRecord(Option<Box<Known>>);
 
@@ -67,7 +67,7 @@ impl ExchangeRecord {
         peer: Peer,
         request: &mut Request<B>,
     ) -> Self {
-        if peer == Peer::Watchdog {
+        if !peer.is_client() {
             return Self::default();
         }
         let with_id = settings.request_id;
@@ -84,7 +84,7 @@ impl ExchangeRecord {
     /// The record of a request whose head is not known.
     pub fn unread(records: Records, peer: Peer) -> Self {
         let known = || Box::new(Known::new(records, peer, None, RecordedHead::Unread));
-        Self((peer != Peer::Watchdog).then(known))
+        Self(peer.is_client().then(known))
     }
 
     /// Records a request that is answered though its head is not known.
@@ -121,6 +121,11 @@ impl ExchangeRecord {
                 *time = Some(sent.elapsed());
             }
         });
+    }
+
+    /// Whether it is the request of a client.
+    pub fn is_of_client(&self) -> bool {
+        self.0.is_some()
     }
 
     /// It is held.

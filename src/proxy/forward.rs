@@ -23,7 +23,7 @@ use super::stream_borders::StreamBorders;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::{Tunnel, TunnelIdle};
 use super::upstream_response::UpstreamResponse;
-use super::{Front, RoutingTable, Settings, endpoints, headers};
+use super::{Front, RoutingTable, Settings, endpoints, headers, passage};
 use crate::config::{LimitsSection, normal_form};
 
 /// Forwards a request that is not for the gateway itself.
@@ -101,7 +101,7 @@ pub async fn forward(
                 front.stats.expired(Limit::Answer);
             }
             let id = in_flight.record.id();
-            let reply = match error {
+            let mut reply = match error {
                 NotForwarded::BodyInvalid | NotForwarded::TooLarge(_) => {
                     front.refuse_request(&error, form, id)
                 }
@@ -110,6 +110,9 @@ pub async fn forward(
                     error.reply(form)
                 }
             };
+            if peer == Peer::Passage {
+                passage::tell_cause(&mut reply, &error);
+            }
             (reply, error.end())
         }
     };

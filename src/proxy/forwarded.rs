@@ -53,13 +53,20 @@ pub enum Peer {
     Announced(Option<IpAddr>),
     /// This process, over a socket pair.
     Watchdog,
+    /// The same, where it asks what clients of a sidecar would get.
+    Passage,
 }
 
 impl Peer {
+    /// Whether it is a client: this process asks itself, too, which counts nowhere.
+    pub fn is_client(self) -> bool {
+        !matches!(self, Self::Watchdog | Self::Passage)
+    }
+
     /// Whether it runs on this machine.
     fn is_local(self) -> bool {
         match self {
-            Self::Unix | Self::Watchdog => true,
+            Self::Unix | Self::Watchdog | Self::Passage => true,
             Self::Tcp(addr) => addr.to_canonical().is_loopback(),
             Self::Announced(_) => false,
         }
@@ -70,7 +77,7 @@ impl Peer {
         match self {
             Self::Tcp(addr) => Some(addr.to_canonical()),
             Self::Announced(addr) => addr,
-            Self::Unix | Self::Watchdog => None,
+            Self::Unix | Self::Watchdog | Self::Passage => None,
         }
     }
 
@@ -78,7 +85,7 @@ impl Peer {
     pub fn announcement(self) -> Announcement {
         match self {
             Self::Announced(addr) => Announcement::Client(addr),
-            Self::Tcp(_) | Self::Unix | Self::Watchdog => Announcement::None,
+            Self::Tcp(_) | Self::Unix | Self::Watchdog | Self::Passage => Announcement::None,
         }
     }
 }
@@ -133,7 +140,7 @@ impl ForwardedPolicy {
 
     fn believes(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Unix | Peer::Watchdog => self.unix,
+            Peer::Unix | Peer::Watchdog | Peer::Passage => self.unix,
             Peer::Tcp(addr) | Peer::Announced(Some(addr)) => self
                 .nets
                 .iter()

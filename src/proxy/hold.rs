@@ -186,9 +186,10 @@ impl RequestHold<'_> {
         Ok(Arc::clone(backend))
     }
 
-    fn hold(&mut self, why: &str) -> Result<HeldRequest, NotForwarded> {
+    /// Counts it among those that wait; this process's own requests do not count.
+    fn hold(&mut self, why: &str) -> Result<Option<HeldRequest>, NotForwarded> {
         let stats = &self.front.stats;
-        let held = HeldRequest::new(stats);
+        let held = (self.record.is_of_client()).then(|| HeldRequest::new(stats));
         self.record.held();
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
             return Err(NotForwarded::Unavailable(format!(
@@ -219,6 +220,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::os::port::Server;
+    use crate::proxy::forwarded::Peer;
     use crate::proxy::{Reason, Refusal, Route, Routes, RoutingTable, Settings};
 
     fn refusal(word: &'static str) -> Refusal {
@@ -306,7 +308,7 @@ mod tests {
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
             tokio::spawn(async move {
-                let mut record = ExchangeRecord::default();
+                let mut record = ExchangeRecord::unread(front.records(), Peer::Unix);
                 hold(&front, &line(), &mut record).enter().await.map(drop)
             })
         };

@@ -110,6 +110,19 @@ impl NotForwarded {
         }
     }
 
+    /// What happened, for who runs the gateway; none where the reply says all.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(why)
+            | Self::Crowded(why)
+            | Self::BadGateway(why)
+            | Self::Loop(why)
+            | Self::AnswerTimeout(why) => Some(why),
+            Self::Refused(refusal) => Some(&refusal.reason.why),
+            _ => None,
+        }
+    }
+
     /// How a request ends with this reply.
     pub fn end(&self) -> ExchangeEnd {
         match self {

@@ -81,6 +81,14 @@ impl ResponseBody {
         })
     }
 
+    /// The server that it comes from; none of a reply of the gateway's own.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Local(..) => None,
+            Self::Proxied(proxied) => Some(proxied.ticket.backend()),
+        }
+    }
+
     /// A reply of the gateway's own to a request, which ends so and is in flight until its last byte.
     pub fn of_request(
         reply: Response<Self>,

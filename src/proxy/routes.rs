@@ -86,6 +86,28 @@ impl Routes {
         found.map(|(route, stats)| (&route.backend, stats))
     }
 
+    /// A host with which a request for `path` gets to `backend`, by the most general of the routes that
+    /// lead there; `any` is that of a route for every host.
+    pub fn host_to(&self, backend: &Arc<Backend>, path: &str, any: &str) -> Option<String> {
+        let normal = normal_form::path(path);
+        let leads = |route: &&Route| {
+            Arc::ptr_eq(&route.backend, backend) && path_fits(&route.path, &normal)
+        };
+        let host = |route: &Route| match route.host.as_deref() {
+            None => any.to_owned(),
+            Some(host) => match host.strip_prefix('*') {
+                Some(suffix) => format!("www{suffix}"),
+                None => host.to_owned(),
+            },
+        };
+        let routes = self.counted.iter().rev().map(|(route, _)| route);
+        let mut hosts = routes.filter(leads).map(host);
+        hosts.find(|host| {
+            let found = self.find(host, path);
+            found.is_some_and(|found| Arc::ptr_eq(found, backend))
+        })
+    }
+
     fn find_route(&self, host: &str, path: &str) -> Option<&(Route, Arc<RouteStats>)> {
         let (host, path) = (normal_form::host(host), normal_form::path(path));
         let fits = |route: &Route| {
@@ -195,5 +217,34 @@ mod tests {
             );
         }
         assert!(super::Routes::default().find("a", "/").is_none());
+    }
+
+    #[test]
+    fn a_host_is_found_by_which_a_path_leads_to_a_backend() {
+        let routes = routes(&[
+            (None, "/", "root"),
+            (None, "/api", "api"),
+            (Some("127.0.0.1"), "/", "local"),
+            (Some("*.example.org"), "/", "wild"),
+            (Some("a.example.org"), "/x", "exact"),
+        ]);
+        let host = |name: &str, path, any| {
+            let mut backends = routes.backends();
+            let backend = backends.find(|one| one.tickets.backend == name).unwrap();
+            routes.host_to(backend, path, any)
+        };
+        for (name, path, any, expected) in [
+            ("root", "/up", "localhost:1", Some("localhost:1")),
+            ("root", "/up", "127.0.0.1:1", None),
+            ("root", "/api/up", "localhost:1", None),
+            ("api", "/api/up", "localhost:1", Some("localhost:1")),
+            ("api", "/", "localhost:1", None),
+            ("local", "/", "localhost:1", Some("127.0.0.1")),
+            ("wild", "/", "localhost:1", Some("www.example.org")),
+            ("exact", "/x/y", "localhost:1", Some("a.example.org")),
+        ] {
+            let found = host(name, path, any);
+            assert_eq!(found.as_deref(), expected, "{path} of {name}");
+        }
     }
 }

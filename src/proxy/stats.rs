@@ -195,7 +195,7 @@ impl Drop for Unsettled {
     }
 }
 
-/// A request that is held.
+/// A client's request that is held.
 #[derive(Debug)]
 pub struct HeldRequest {
     held: GaugeGuard,

@@ -172,6 +172,13 @@ impl Tickets {
         })
     }
 
+    /// Whether the server has answered something that was asked, after this moment.
+    pub fn answered_since(&self, moment: Instant) -> bool {
+        let after = moment.saturating_duration_since(self.made).as_millis() as u64;
+        // What is noted is rounded up.
+        self.answered.load(Ordering::Relaxed) > after + 1
+    }
+
     /// Registers a request or tunnel; `end` ends a tunnel.
     pub fn open(
         self: &Arc<Self>,

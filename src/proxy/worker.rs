@@ -14,14 +14,15 @@ use tokio::time::Instant;
 
 use super::connection;
 use super::drain::{Accepting, WorkerState, restricted_to};
+use super::forwarded::Peer;
 use super::listener::ListenSocket;
 use super::moved_client::MovedClient;
 use super::worker_context::WorkerContext;
 use super::{Front, accept, pool, tasks};
 use crate::os::mutex::lock;
 
-/// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a
-/// predecessor hands over.
+/// How many sockets may wait for a thread: this process's own, of which there are few, and those
+/// that a predecessor hands over.
 const QUEUE: usize = 64;
 
 /// The threads that accept and serve one set of listeners.
@@ -31,15 +32,15 @@ pub struct Workers {
     queues: Vec<mpsc::Sender<QueuedSocket>>,
     context: Arc<WorkerContext>,
     sockets: watch::Sender<Arc<Vec<ListenSocket>>>,
-    /// How many clients were adopted: they go to the threads in turn.
-    adopted: AtomicUsize,
+    /// How many sockets went to one thread: each goes to the next one.
+    turns: AtomicUsize,
 }
 
 /// A connected socket that a thread serves without having accepted it.
 #[derive(Debug)]
 enum QueuedSocket {
-    /// The watchdog's.
-    Probe(OwnedFd),
+    /// This process's own.
+    Own(Peer, OwnedFd),
     /// A client's, between two requests, from a predecessor.
     Client(MovedClient),
 }
@@ -77,7 +78,7 @@ impl Workers {
             queues,
             context,
             sockets,
-            adopted: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
         })
     }
 
@@ -105,24 +106,37 @@ impl Workers {
     /// # Errors
     /// The index of a thread whose queue is full or gone, or why no pair could be made.
     pub fn probe(&self) -> Result<Vec<StdUnixStream>, String> {
-        let mut ends = Vec::new();
-        for (index, queue) in self.queues.iter().enumerate() {
-            let (ours, theirs) = StdUnixStream::pair().map_err(|error| error.to_string())?;
-            for end in [&ours, &theirs] {
-                end.set_nonblocking(true)
-                    .map_err(|error| error.to_string())?;
-            }
-            queue
-                .try_send(QueuedSocket::Probe(theirs.into()))
-                .map_err(|_| format!("thread {index} takes no connections"))?;
-            ends.push(ours);
-        }
-        Ok(ends)
+        let threads = 0..self.queues.len();
+        threads.map(|at| self.pair(at, Peer::Watchdog)).collect()
+    }
+
+    /// A connection to one of the threads by which this process asks what clients would get.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn passage(&self) -> Result<StdUnixStream, String> {
+        self.pair(self.next_thread(), Peer::Passage)
+    }
+
+    /// Puts one end of a pair into the queue of this thread; the other end comes back.
+    fn pair(&self, thread: usize, peer: Peer) -> Result<StdUnixStream, String> {
+        let text = |error: io::Error| error.to_string();
+        let (ours, theirs) = StdUnixStream::pair().map_err(text)?;
+        ours.set_nonblocking(true).map_err(text)?;
+        theirs.set_nonblocking(true).map_err(text)?;
+        self.queues[thread]
+            .try_send(QueuedSocket::Own(peer, theirs.into()))
+            .map_err(|_| format!("thread {thread} takes no connections"))?;
+        Ok(ours)
+    }
+
+    fn next_thread(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed) % self.queues.len()
     }
 
     /// Serves a client that a predecessor hands over. Waits while the queue of its thread is full.
     pub async fn adopt(&self, client: MovedClient) {
-        let next = self.adopted.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        let next = self.next_thread();
         // A thread is gone only when the process ends.
         let _ = self.queues[next].send(QueuedSocket::Client(client)).await;
     }
@@ -208,7 +222,7 @@ async fn run(
         loop {
             tokio::select! {
                 Some(socket) = queue.recv() => match socket {
-                    QueuedSocket::Probe(end) => connection::spawn_probe(&context, end),
+                    QueuedSocket::Own(peer, end) => connection::spawn_own(&context, peer, end),
                     QueuedSocket::Client(client) => connection::spawn_adopted(&context, client),
                 },
                 Ok(()) = sockets.changed() => accept::start(&context, &mut sockets, &mut loops),

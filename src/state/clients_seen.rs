@@ -27,6 +27,18 @@ pub struct ClientsSeen {
 }
 
 impl ClientsSeen {
+    /// Adds what the clients of another process saw meanwhile.
+    pub fn add(&mut self, other: &Self) {
+        self.answered += other.answered;
+        for (kind, times) in &other.failed {
+            *self.failed.entry(kind.clone()).or_default() += times;
+        }
+        self.held += other.held;
+        self.longest_hold_ms = self.longest_hold_ms.max(other.longest_hold_ms);
+        self.streams_ended += other.streams_ended;
+        self.tunnels_ended += other.tunnels_ended;
+    }
+
     /// How many requests failed.
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::clients_seen::ClientsSeen;
+use super::passage::Passage;
 use super::terms::{
     EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, SidecarStanding, StrategyName,
 };
@@ -174,6 +175,10 @@ pub enum HistoryEntry {
         /// What clients saw meanwhile; absent where that was not counted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clients: Option<ClientsSeen>,
+        /// What came of the readiness requests of the sidecars that were started or restarted, sent
+        /// through the front door when the next generation served.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        passages: Vec<Passage>,
         /// How long new requests had to wait or were refused; absent when that was not measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         downtime_ms: Option<u64>,

@@ -9,6 +9,7 @@ pub mod history;
 pub mod last_good_config;
 pub mod lock;
 pub mod owner;
+pub mod passage;
 pub mod paths;
 pub mod private_dir;
 pub mod remove_tree;

@@ -49,6 +49,7 @@ mod other_users;
 mod own_restart;
 mod owner;
 mod packages;
+mod passages;
 mod pipelines;
 mod private_urls;
 mod privileges;

@@ -103,7 +103,8 @@ pub enum CtlCommand {
     ///
     /// The next copy of every sidecar is started and health-checked before it gets traffic; the old
     /// copy finishes its requests. If the next copy does not become ready, the old one keeps serving
-    /// and the exit code is 1; an invalid configuration changes nothing, and the exit code is 78.
+    /// and the exit code is 1, as it is when clients failed, or get no answer of the new generation; an
+    /// invalid configuration changes nothing, and the exit code is 78.
     /// Returns when the next generation serves all new requests. An installed gateway that is
     /// stopped is started.
     Restart(RestartArgs),

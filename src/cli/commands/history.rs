@@ -207,6 +207,7 @@ mod tests {
             took_ms: 412,
             ended: vec![],
             clients: None,
+            passages: vec![],
             downtime_ms: None,
         };
         assert_eq!(

@@ -3,7 +3,7 @@
 use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{RestartArgs, Wait};
 use crate::cli::restart_over_control::{CompletedChange, carry_out, is_inside};
-use crate::cli::restart_report::{failed_clients, report};
+use crate::cli::restart_report::{failed, report};
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager, unapplied};
 use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams};
@@ -42,7 +42,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     tell_unapplied(&mut change).await;
     report(ctx, &method, &status, &change);
     Ok(match change.outcome.outcome {
-        _ if failed_clients(&method, &change.outcome) => Exit::Failed,
+        _ if failed(&method, &change.outcome) => Exit::Failed,
         RequestOutcome::Done if args.drained && !change.outcome.drained => Exit::StillBusy,
         _ => Exit::Done,
     })
@@ -61,7 +61,7 @@ pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
         tell_unapplied(&mut change).await;
     }
     report(ctx, &Method::Reload, &status, &change);
-    Ok(match failed_clients(&Method::Reload, &change.outcome) {
+    Ok(match failed(&Method::Reload, &change.outcome) {
         true => Exit::Failed,
         false => Exit::Done,
     })

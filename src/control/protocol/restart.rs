@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, FailureCode};
 use crate::state::clients_seen::ClientsSeen;
+use crate::state::passage::Passage;
 use crate::state::terms::{
     ProgressStage, REASON_MAX, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
 };
@@ -84,6 +85,10 @@ pub struct Outcome {
     /// What clients saw meanwhile; absent where that was not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<ClientsSeen>,
+    /// What came of the readiness requests of the sidecars that were started or restarted, sent through
+    /// the front door when the next generation served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passages: Vec<Passage>,
     /// What the operator should know, in sentences.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -167,6 +172,10 @@ pub struct LastRestart {
     /// What clients saw meanwhile; absent where that was not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<ClientsSeen>,
+    /// What came of the readiness requests of the sidecars that were started or restarted, sent through
+    /// the front door when the next generation served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passages: Vec<Passage>,
 }
 
 impl LastRestart {
@@ -182,6 +191,7 @@ impl LastRestart {
             cut: Vec::new(),
             ended: Vec::new(),
             clients: None,
+            passages: Vec::new(),
         }
     }
 }

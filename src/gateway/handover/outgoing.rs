@@ -231,7 +231,7 @@ impl SuccessorStage {
 
     fn after(self, message: &ToPredecessor) -> Self {
         match (self, message) {
-            (_, ToPredecessor::Serving) | (Self::Serving, _) => Self::Serving,
+            (_, ToPredecessor::Serving { .. }) | (Self::Serving, _) => Self::Serving,
             _ => Self::Getting,
         }
     }

@@ -21,6 +21,7 @@ use crate::control::protocol::{DrainStatus, LastRestart};
 use crate::gateway::building::Gate;
 use crate::gateway::generation::SidecarAddresses;
 use crate::gateway::outbox::Outbox;
+use crate::gateway::passage_wait::PassageReport;
 use crate::os::process::PidFd;
 use crate::state::terms::{RequestKindName, RequestOutcome};
 use crate::systemd::Notifier;
@@ -50,6 +51,8 @@ struct Taking {
     released: Option<oneshot::Sender<()>>,
     /// For a predecessor that stops as well.
     together: Together,
+    /// Whether it wants to know what comes of the passages here; not any more once it was told.
+    asks_for_passages: bool,
     /// The restart that this is.
     restart: LastRestart,
     /// When the service became ours; before, when this process began.
@@ -88,6 +91,7 @@ impl PredecessorSide {
             running: incoming.exclusive,
             released: None,
             together: Together::default(),
+            asks_for_passages: offer.asks_for_passages,
             restart: LastRestart {
                 request: offer.request,
                 kind: RequestKindName::Restart,
@@ -98,6 +102,7 @@ impl PredecessorSide {
                 cut: Vec::new(),
                 ended: Vec::new(),
                 clients: None,
+                passages: Vec::new(),
             },
             since: Instant::now(),
             way_back,
@@ -225,6 +230,26 @@ impl PredecessorSide {
     /// Whether there is a way to a predecessor, to take over from or afterwards.
     pub fn is_linked(&self) -> bool {
         self.taking.is_some()
+    }
+
+    /// Whether it is to be told what comes of the passages here.
+    pub fn asks_for_passages(&self) -> bool {
+        let taking = self.taking.as_ref();
+        taking.is_some_and(|taking| taking.asks_for_passages)
+    }
+
+    /// Tells it, if it has asked.
+    pub fn tell_passages(&mut self, report: &PassageReport) {
+        if let Some(taking) = self
+            .taking
+            .as_mut()
+            .filter(|taking| taking.asks_for_passages)
+        {
+            taking.asks_for_passages = false;
+            // A copy: requests of this process may wait for it, too.
+            let report = report.clone();
+            taking.predecessor.send(ToPredecessor::Passages(report));
+        }
     }
 
     /// For how long the service has been ours.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::gateway::obituary::Obituary;
+use crate::gateway::passage_wait::PassageReport;
 use crate::os::port::ServerAddress;
 use crate::state::trace::Carried;
 use crate::supervisor::SupervisorVerdict;
@@ -52,6 +53,9 @@ pub struct Offer {
     pub watchdog_usec: u64,
     /// The successor cannot detect its supervisor, because its ancestors are others.
     pub verdict: SupervisorVerdict,
+    /// Whether the request is answered with what the passages of the successor bring.
+    #[serde(default)]
+    pub asks_for_passages: bool,
     /// The trace of this restart, if tracing is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Carried>,
@@ -155,7 +159,13 @@ pub enum ToPredecessor {
         sidecars: BTreeMap<String, Option<ServerAddress>>,
     },
     /// It accepts clients, and is the owner on record.
-    Serving,
+    Serving {
+        /// Whether it will tell what comes of its passages.
+        #[serde(default)]
+        passages: bool,
+    },
+    /// What came of its passages, to a predecessor that asked for them.
+    Passages(PassageReport),
     Sidecars {
         /// Where they listen; none while one is away.
         sidecars: BTreeMap<String, Option<ServerAddress>>,

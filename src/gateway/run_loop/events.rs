@@ -57,6 +57,7 @@ impl Gateway {
                 }
             }
             LoopEvent::Settled(unanswered) => self.settled(unanswered),
+            LoopEvent::Passages(number, passages) => self.passages_made(number, passages),
             LoopEvent::Relapsed(obituary) => self.relapsed(&obituary),
             LoopEvent::Drained(generation, end) => self.drained(generation, end),
             LoopEvent::Supervised(unit) => {
@@ -277,7 +278,7 @@ impl Gateway {
     /// After a hand-over, ends when nothing is left to do.
     pub(super) fn end_when_quiet(&mut self) {
         if self.successor.are_clients_gone()
-            && !self.requests.waits_for_clients()
+            && !self.requests.owes_answers()
             && self.generations.draining_numbers().is_empty()
             && matches!(self.machine.phase(), Phase::Yielded { .. })
             && !self.successor.is_returning()

@@ -157,7 +157,8 @@ impl Gateway {
         self.reopen(&current);
         // The predecessor ends its record when it hears that.
         self.predecessor.hold(self.recovery.record.written());
-        self.predecessor.tell(ToPredecessor::Serving);
+        let passages = false;
+        self.predecessor.tell(ToPredecessor::Serving { passages });
         self.supervision.notifier().watchdog();
         info!("[gateway] generation {} serves again", current.number);
         self.refresh();

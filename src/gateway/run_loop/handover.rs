@@ -37,6 +37,7 @@ impl Gateway {
         self.traces.perform(request);
         let offer = Offer {
             asked_at,
+            asks_for_passages: true,
             trace: self.traces.hand_over("spawned", "respawn", &supervisor),
             ..self.offer(generation, request, &reason)
         };
@@ -71,6 +72,7 @@ impl Gateway {
             notify: notifier.address(),
             watchdog_usec: notifier.watchdog_usec(),
             verdict: self.supervision.verdict().clone(),
+            asks_for_passages: false,
             trace: None,
         }
     }
@@ -121,12 +123,16 @@ impl Gateway {
                 hand_over.offered = Some((info, sidecars));
                 self.step(Event::SuccessorReady(generation));
             }
-            ToPredecessor::Serving => {
+            ToPredecessor::Serving { passages } => {
                 failpoint::pass("old.served");
                 let budget = hand_over.budget;
+                if passages {
+                    self.passages.begin(generation);
+                }
                 let limit = self.drain_limit(budget).map(|limit| limit + RESTART_MARGIN);
                 self.step(Event::SuccessorServes { generation, limit });
             }
+            ToPredecessor::Passages(report) => self.passages_heard(generation, report),
             ToPredecessor::Sidecars { sidecars } => {
                 if let Some(sidecars) = self.successor.hear_addresses(sidecars) {
                     self.redirect(sidecars);
@@ -374,6 +380,7 @@ impl Gateway {
         }
         self.recovery
             .take_over(&self.supervision.verdict().to_string());
+        self.count_arrivals();
         self.front_door.accept();
         failpoint::pass("new.accepting");
         self.open_up();
@@ -381,7 +388,8 @@ impl Gateway {
         failpoint::pass("new.before-serving");
         // The predecessor ends its record when it hears that.
         self.predecessor.hold(self.recovery.record.written());
-        self.predecessor.tell(ToPredecessor::Serving);
+        let passages = self.predecessor.asks_for_passages();
+        self.predecessor.tell(ToPredecessor::Serving { passages });
         self.supervision.notifier().watchdog();
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use nix::sys::signal::Signal;
 
 use super::{Gateway, StepScene};
@@ -18,6 +19,7 @@ use crate::gateway::drain::holds::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
+use crate::gateway::passage_wait::PassageWait;
 use crate::gateway::pending_requests::{RequestScene, Unanswered};
 use crate::gateway::recovery::RecoveryAction;
 use crate::os::jobs::aside;
@@ -134,21 +136,26 @@ impl Gateway {
             ..scene.clone()
         };
         let front = Arc::clone(&self.context.front);
-        if !verdict.is_final() || !front.stats.is_unsettled() {
+        let passages = self.passages_of(&verdict, scene.unchanged);
+        let settles = verdict.is_final() && front.stats.is_unsettled();
+        if !settles && passages.is_none() {
             return self.requests.end(id, verdict, &scene, &front);
         }
-        // What became of those who were held is a part of the answer.
+        // What became of those who were held is a part of the answer, and what came of the passages.
         scene.took_ms = self.requests.age_of(id);
         self.requests.postpone();
         let id = id.to_owned();
         let settled = self.events.outbox(LoopEvent::Settled);
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(SETTLE, front.stats.settled()).await;
+            let held = tokio::time::timeout(SETTLE, front.stats.settled());
+            let passages = OptionFuture::from(passages.map(PassageWait::report));
+            let (_, passages) = tokio::join!(held, passages);
+            scene.passages = passages.flatten().unwrap_or_default();
             settled.send(Unanswered { id, verdict, scene });
         });
     }
 
-    /// Those who were held are answered, or take long.
+    /// Those who were held are answered, or take long, and the passages are made.
     pub(super) fn settled(&mut self, unanswered: Unanswered) {
         let Unanswered {
             id,
@@ -271,7 +278,8 @@ impl Gateway {
         self.front_door.serve(&current);
         self.follow_sidecars();
         let previous = scene.previous.take();
-        if previous.is_some() {
+        let has_previous = previous.is_some();
+        if has_previous {
             // The predecessor's sidecars are not those before any more.
             self.predecessor.take_way_back();
             // Before the sidecars before them end.
@@ -292,6 +300,9 @@ impl Gateway {
             self.before = draining.map(|_| previous);
             draining
         });
+        if has_previous || self.predecessor.asks_for_passages() {
+            self.make_passages();
+        }
         self.finish_reload();
         self.refresh();
         if current.log_ready(self.now()) {

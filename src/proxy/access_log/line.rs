@@ -207,7 +207,7 @@ impl std::fmt::Display for ClientText {
             Peer::Tcp(addr) | Peer::Announced(Some(addr)) => addr.to_canonical().fmt(f),
             // A proxy does not tell it.
             Peer::Announced(None) => f.write_str("-"),
-            Peer::Unix | Peer::Watchdog => f.write_str("unix:"),
+            Peer::Unix | Peer::Watchdog | Peer::Passage => f.write_str("unix:"),
         }
     }
 }

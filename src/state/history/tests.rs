@@ -23,6 +23,7 @@ fn request(id: &str) -> HistoryEntry {
         took_ms: 5,
         ended: vec![],
         clients: None,
+        passages: vec![],
         downtime_ms: None,
     }
 }

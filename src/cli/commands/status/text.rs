@@ -179,6 +179,9 @@ impl StatusText<'_> {
         if let Some(failed) = (last.clients.as_ref()).and_then(|seen| seen.failures_in_words()) {
             self.line("", &format!("meanwhile {failed}"));
         }
+        for passage in last.passages.iter().filter(|passage| passage.is_bad()) {
+            self.line("", &passage.sentence());
+        }
         if !last.ended.is_empty() {
             self.line("", &format!("ended: {}", last.ended.join(", ")));
         }
@@ -301,6 +304,7 @@ mod tests {
             cut: vec!["GET / for 3 s".into()],
             ended: vec![],
             clients: None,
+            passages: vec![],
         });
         let shown = StatusAnswer {
             status,

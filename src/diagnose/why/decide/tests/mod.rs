@@ -118,6 +118,7 @@ fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
         took_ms: 0,
         ended: vec![],
         clients: None,
+        passages: vec![],
         downtime_ms: None,
     };
     record(second, 7, entry)

@@ -68,6 +68,8 @@ pub struct GatewaySection {
     pub access_log_format: AccessLogFormat,
     /// Whether each request has an `X-Request-Id`: the client's, or one that is made.
     pub request_id: bool,
+    /// Whether the names of header fields keep the case in which they were written.
+    pub keep_header_case: bool,
     /// Threads that serve clients; 0 means one per CPU, at most 4.
     pub workers: usize,
 }
@@ -88,6 +90,7 @@ impl Default for GatewaySection {
             access_log: AccessLogTarget::Off,
             access_log_format: AccessLogFormat::Json,
             request_id: true,
+            keep_header_case: false,
             workers: 0,
         }
     }

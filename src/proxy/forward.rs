@@ -22,6 +22,7 @@ use super::stats::Limit;
 use super::stream_borders::StreamBorders;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::{Tunnel, TunnelIdle};
+use super::upstream_connection::ResponseHeads;
 use super::upstream_response::UpstreamResponse;
 use super::{Front, RoutingTable, Settings, endpoints, headers, passage};
 use crate::config::{LimitsSection, normal_form};
@@ -81,7 +82,10 @@ pub async fn forward(
         body,
         via: settings.via,
         answer: settings.limits.answer.0,
-        headers: settings.limits.headers,
+        heads: ResponseHeads {
+            lines: settings.limits.headers,
+            keep_case: settings.keep_header_case,
+        },
         interim: (in_flight.progress().filter(|_| knows_interim))
             .map(|client| Arc::clone(&client.interim)),
     };
@@ -241,7 +245,7 @@ fn head_for_upstream(
     *head.method_mut() = parts.method;
     *head.uri_mut() = Uri::from(path);
     *head.headers_mut() = parts.headers;
-    // hyper keeps there how the names were written.
+    // hyper keeps there how the names were written, where they keep that.
     *head.extensions_mut() = parts.extensions;
     head
 }

@@ -117,6 +117,8 @@ pub struct Settings {
     pub forwarded: ForwardedPolicy,
     /// `gateway.request_id`
     pub request_id: bool,
+    /// `gateway.keep_header_case`
+    pub keep_header_case: bool,
     /// `gateway.proxy_protocol`
     pub proxy_protocol: Vec<Listen>,
     /// `restart.hold`
@@ -132,6 +134,7 @@ impl Settings {
             via: config.gateway.via,
             forwarded: ForwardedPolicy::new(config),
             request_id: config.gateway.request_id,
+            keep_header_case: config.gateway.keep_header_case,
             proxy_protocol: config.gateway.proxy_protocol.clone(),
             hold: config.restart.hold.clone(),
             limits: config.limits.clone(),

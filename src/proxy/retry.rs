@@ -34,7 +34,7 @@ use super::sessions::RequestSession;
 use super::stream_borders::StreamBorders;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
-use super::upstream_connection::UpstreamConnection;
+use super::upstream_connection::{ResponseHeads, UpstreamConnection};
 use super::upstream_response::UpstreamResponse;
 
 /// How often one request is tried: on connections that turn out dead before it is written, and once
@@ -52,8 +52,7 @@ pub struct Exchange<'a> {
     pub via: bool,
     /// `limits.answer`; zero means without limit.
     pub answer: Duration,
-    /// `limits.headers`
-    pub headers: usize,
+    pub heads: ResponseHeads,
     /// Where interim responses go; none for a client that speaks HTTP/1.0, which knows none.
     pub interim: Option<Arc<Interim>>,
 }
@@ -204,7 +203,7 @@ impl Exchange<'_> {
                 });
             }
             let turn = hold.turn(&upstream, ticket.backend()).await?;
-            match upstream.connect(turn, self.headers).await {
+            match upstream.connect(turn, self.heads).await {
                 Ok(connection) => {
                     return Ok(Way {
                         ticket,
@@ -235,7 +234,7 @@ impl Exchange<'_> {
     ) -> Result<Way, NotForwarded> {
         loop {
             let turn = hold.turn(&upstream, ticket.backend()).await?;
-            if let Ok(connection) = upstream.connect(turn, self.headers).await {
+            if let Ok(connection) = upstream.connect(turn, self.heads).await {
                 return Ok(Way {
                     ticket,
                     upstream,

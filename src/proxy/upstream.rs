@@ -14,7 +14,7 @@ use super::named_server::NamedServer;
 use super::other_protocol::OtherProtocol;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
-use super::upstream_connection::UpstreamConnection;
+use super::upstream_connection::{ResponseHeads, UpstreamConnection};
 use crate::os::accept_queue::ConnectTurn;
 use crate::os::port::{Server, Stranger};
 use crate::os::{descriptors, unix_socket};
@@ -114,14 +114,14 @@ impl Upstream {
         None
     }
 
-    /// A new connection, for responses with so many `headers`; to a sidecar, with its `turn`.
+    /// A new connection, for responses with such `heads`; to a sidecar, with its `turn`.
     ///
     /// # Errors
     /// When none can be made.
     pub async fn connect(
         &self,
         turn: Option<ConnectTurn<'_>>,
-        headers: usize,
+        heads: ResponseHeads,
     ) -> io::Result<UpstreamConnection> {
         let connecting = async {
             let stream = match &self.address {
@@ -141,7 +141,7 @@ impl Upstream {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));
         }
-        UpstreamConnection::new(stream, self.cut.clone(), headers).await
+        UpstreamConnection::new(stream, self.cut.clone(), heads).await
     }
 
     fn report_stranger(&self, error: &io::Error) {

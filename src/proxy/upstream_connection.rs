@@ -24,6 +24,15 @@ use crate::os::platform;
 /// server could send these without end. hyper reads at most a tenth of it ahead into a body.
 const HEAD_MAX: u64 = 4 * 1024 * 1024;
 
+/// What the heads of responses may be.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHeads {
+    /// Their most header lines: `limits.headers`
+    pub lines: usize,
+    /// `gateway.keep_header_case`
+    pub keep_case: bool,
+}
+
 /// A connection that takes one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
@@ -86,15 +95,14 @@ impl ReceivedChunks {
 }
 
 impl UpstreamConnection {
-    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection. A response may have so
-    /// many `headers`.
+    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection.
     ///
     /// # Errors
     /// When the socket cannot be set up.
     pub async fn new(
         stream: TcpStream,
         cut: CancellationToken,
-        headers: usize,
+        heads: ResponseHeads,
     ) -> io::Result<Self> {
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(UpstreamIo {
@@ -104,10 +112,10 @@ impl UpstreamConnection {
             framed: 0,
         });
         let (sender, driver) = http1::Builder::new()
-            .max_headers(headers)
+            .max_headers(heads.lines)
             .max_buf_size(UPSTREAM_BUFFER_MAX)
-            // Names keep the case that came; ours are written as most clients write theirs.
-            .preserve_header_case(true)
+            // As most clients write them.
+            .preserve_header_case(heads.keep_case)
             .title_case_headers(true)
             .handshake(io)
             .await

@@ -303,7 +303,9 @@ fn fault(row: &Row, got: &Got, seen: &[Seen]) -> Option<String> {
 fn every_exchange_of_the_table_is_as_it_says() {
     let (upstream, script) = server();
     let gateway = Setup::upstream(upstream)
-        .config("[gateway]\nrequest_id = false\n[limits]\nheader_size = 32768")
+        .config(
+            "[gateway]\nrequest_id = false\nkeep_header_case = true\n[limits]\nheader_size = 32768",
+        )
         .start();
     let rows = rows();
     assert!(rows.len() >= 200, "{} rows", rows.len());
@@ -317,6 +319,21 @@ fn every_exchange_of_the_table_is_as_it_says() {
         faults.extend(wrong.map(|why| format!("{}: {why}", row.name)));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Unless `keep_header_case` is set.
+const WRITTEN_AS_MOST: &str = r#"names in any case | GET / HTTP/1.1\nhOST: h\nx-lower: 1\nX-MIXED-name: 2\n\n | HTTP/1.1 200 OK\nCONTENT-length: 2\nETag: "e"\n\nok | GET / HTTP/1.1\nHost: h\nX-Lower: 1\nX-Mixed-Name: 2\n\n | HTTP/1.1 200 OK\nContent-Length: 2\nEtag: "e"\n\nok open | ="#;
+
+#[test]
+fn names_of_header_fields_are_written_as_most_programs_write_them() {
+    let (upstream, script) = server();
+    let gateway = Setup::upstream(upstream)
+        .config("[gateway]\nrequest_id = false")
+        .start();
+    let row = row(WRITTEN_AS_MOST);
+    let (answers, open) = ending(row.gets);
+    let (got, seen) = run(gateway.addr(), &script, &row, answers, open).unwrap();
+    assert_eq!(fault(&row, &got, &seen), None);
 }
 
 // --- nginx

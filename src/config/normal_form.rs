@@ -33,6 +33,24 @@ fn ipv6(field: &str) -> Cow<'_, str> {
 /// Whether a field can be a host with or without a port. What has user information, a path or an empty
 /// label could be read as two hosts by two servers.
 pub fn is_host(field: &str) -> bool {
+    is_plain_host(field.as_bytes()) || is_authority(field)
+}
+
+/// Whether it is one without a doubt: letters, digits and hyphens between dots, and perhaps a port. Most
+/// are, and nothing needs to be parsed.
+fn is_plain_host(field: &[u8]) -> bool {
+    let mut parts = field.splitn(2, |byte| *byte == b':');
+    let host = parts.next().unwrap_or_default();
+    let port = parts.next().unwrap_or(b"80");
+    // A number of ports is left to the parser.
+    let fits = (1..=4).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
+    fits && host.split(|byte| *byte == b'.').all(|label| {
+        let letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        !label.is_empty() && label.iter().all(letter)
+    })
+}
+
+fn is_authority(field: &str) -> bool {
     let Ok(authority) = field.parse::<Authority>() else {
         return false;
     };
@@ -188,6 +206,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_plainly_a_host_is_one_for_the_parser(text in "[aZ9:.-]{0,12}(:[0-9]{0,6})?") {
+            prop_assert!(!is_plain_host(text.as_bytes()) || is_authority(&text), "{}", text);
+        }
+
         #[test]
         fn a_normal_form_stays(text in "\\PC*", of in "[/.%2eEfF6aA5c ]{0,24}") {
             for text in [text, format!("/{of}"), of] {

@@ -158,6 +158,7 @@ pub(crate) mod text;
 pub mod programs {
     pub use crate::cli::args::{CtlCli, GatewayCli, GatewayCommand};
     pub use crate::cli::commands::config::verdict as check_config;
+    pub use crate::cli::commands::config::warnings as config_warnings;
     pub use crate::cli::{Exit, gatewayctl, unusable};
     pub use crate::config::{Env, Overrides};
     pub use crate::gateway::{hold_signals, prove, release_signals, run};

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use gateway::programs::{
-    Env, Exit, GatewayCli, GatewayCommand, Overrides, check_config, hold_signals, log,
-    release_signals, run,
+    Env, Exit, GatewayCli, GatewayCommand, Overrides, check_config, config_warnings, hold_signals,
+    log, release_signals, run,
 };
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn prove(flags: &Overrides, start: bool) -> ExitCode {
         }
     };
     tracing::info!("{verdict}");
-    for warning in loaded.config.warnings() {
+    for warning in config_warnings(&loaded.config) {
         tracing::warn!("[gateway] {warning}");
     }
     if !start {

@@ -8,12 +8,11 @@ use super::environment::{Env, apply_env};
 use super::error::ConfigError;
 use super::model::Config;
 use super::notice::Ready;
-use super::position::{Position, nearest};
 use super::reload::Reload;
 use super::sidecar::{SidecarSpec, StdinMode};
 use super::types::{Dur, Listen};
 use super::validate::check;
-use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR, TEXT_MAX, regular_file};
+use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR, TEXT_MAX, parse_error, regular_file};
 
 /// The flags; each overrules the file and the environment.
 #[derive(Clone, Debug, Default)]
@@ -220,57 +219,9 @@ pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
 /// Parses a file's text; unknown keys and wrong types are refused with their place.
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let offset = error.span().map(|span| span.start);
-        let place = offset.map(|offset| Position::of(text, offset));
-        let message = offset
-            .and_then(|offset| list_wanted(&error, text, offset))
-            .unwrap_or_else(|| explain(error.message()));
+        let (place, message) = parse_error::told(&error, text);
         ConfigError::invalid(path, place, message)
     })
-}
-
-/// Turns serde's list of expected fields into the one that was most likely meant.
-fn explain(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else {
-        return without_value(message.trim()).replace('\n', " ");
-    };
-    let what = if message.starts_with("unknown field") {
-        "unknown key"
-    } else {
-        "unknown value"
-    };
-    let known: Vec<&str> = quoted.collect();
-    let help = match nearest(unknown, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known here: {}", known.join(", ")),
-    };
-    format!("{what} `{unknown}` ({help})")
-}
-
-/// The message for a text where a list is wanted, as in `command = "node server.js"`, without the
-/// text: it may hold a secret.
-fn list_wanted(error: &toml::de::Error, text: &str, offset: usize) -> Option<String> {
-    let message = error.message();
-    if !message.starts_with("invalid type: string ") || !message.ends_with("expected a sequence") {
-        return None;
-    }
-    let line = text.get(..offset)?.rsplit('\n').next()?;
-    let key = line.trim_end().strip_suffix('=')?.trim();
-    let example = match key {
-        "command" | "prepare" => ": [\"node\", \"server.js\"]",
-        _ => "",
-    };
-    Some(format!("`{key}` must be a list{example}"))
-}
-
-/// Removes a text of the wrong type from the message: it may be a secret.
-fn without_value(message: &str) -> String {
-    const TEXT: &str = "invalid type: string \"";
-    match (message.strip_prefix(TEXT), message.rfind("\", expected ")) {
-        (Some(_), Some(end)) => format!("invalid type: a text{}", &message[end + 1..]),
-        _ => message.to_owned(),
-    }
 }
 
 fn name_from_listeners(listen: &[Listen]) -> String {

@@ -15,6 +15,7 @@ mod model;
 pub(crate) mod normal_form;
 mod notice;
 mod own_address;
+mod parse_error;
 mod position;
 mod reach;
 pub mod regular_file;

@@ -4,13 +4,24 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use tracing::warn;
 
 use super::handover::failpoint;
 use super::recovery::ConfigOrigin;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
 use crate::os::working_directory::by_link;
 use crate::proxy::open_access_log;
+use crate::sidecar::unused_variables;
 use crate::state::last_good_config;
+
+/// Says which variables are not used that `before` did not have: the start said so of others.
+fn tell_unused(before: &Config, now: &Config) {
+    let said = unused_variables(before, None);
+    let unused = unused_variables(now, None);
+    for sentence in unused.iter().filter(|sentence| !said.contains(sentence)) {
+        warn!("[gateway] {sentence}");
+    }
+}
 
 /// Refuses a configuration whose access log cannot be written.
 ///
@@ -127,6 +138,7 @@ impl Material {
             // The name that this process insists on is no change of the user's.
             let before = &self.loaded.config.gateway.instance;
             read.config.gateway.instance.clone_from(before);
+            tell_unused(&self.loaded.config, &read.config);
         }
         if nobody_serves {
             let flags = Overrides {

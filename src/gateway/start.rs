@@ -38,7 +38,7 @@ use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::os::task::log_panics;
 use crate::os::terminal;
 use crate::proxy::{Front, Workers};
-use crate::sidecar::{Inherited, SidecarNews};
+use crate::sidecar::{Inherited, SidecarNews, unused_variables};
 use crate::state::paths::Paths;
 use crate::state::terms::EndReason;
 use crate::systemd::{Notifier, PassedFd, take_passed};
@@ -126,13 +126,17 @@ fn gather(flags: Overrides) -> Result<Given, u8> {
         nothing_to_serve(&flags, &material.loaded)?;
     }
     traces.phase("config");
+    let inherited = Inherited::take();
+    for unused in unused_variables(&material.loaded.config, inherited.port()) {
+        warn!("[gateway] {unused}");
+    }
     Ok(Given {
         flags,
         incoming,
         passed,
         redactor: Redactor::default(),
         material,
-        inherited: Arc::new(Inherited::take()),
+        inherited: Arc::new(inherited),
         traces,
     })
 }

@@ -105,7 +105,8 @@ pub fn started_from() -> Option<(u32, u64)> {
     Some((pid, number(PID_START).unwrap_or_default()))
 }
 
-fn scrubbed(name: &str) -> bool {
+/// Whether it is meant for the gateway alone.
+pub(super) fn scrubbed(name: &str) -> bool {
     HINTS.contains(&name)
         || OURS.contains(&name)
         || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

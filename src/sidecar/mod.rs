@@ -23,6 +23,7 @@ mod runner;
 mod secret_lines;
 mod serving;
 mod state;
+mod unused_variables;
 mod variables;
 
 pub use environment::{Inherited, started_from};
@@ -30,3 +31,4 @@ pub use handle::Sidecar;
 pub use oneshot::oneshot;
 pub use runner::EXTENSIONS;
 pub use state::{SidecarFailure, SidecarNews, SidecarStart, SidecarState};
+pub use unused_variables::unused_variables;

@@ -21,6 +21,7 @@ use crate::os::credentials::Credentials;
 use crate::os::file_access::{self, Access};
 use crate::os::platform;
 use crate::os::process::{Ended, PidFd, in_words, living_in_group};
+use crate::text::mistyped_command::{Mistyped, mistyped};
 
 /// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5),
 /// oom_score_adj; -1000 to 1000).
@@ -99,10 +100,10 @@ impl ChildProcess {
         extra: &[(String, String)],
         stdin: StdinMode,
     ) -> Result<(Self, Pipes), String> {
-        let Some((program, args)) = argv.split_first() else {
+        if argv.is_empty() {
             return Err("no command".to_owned());
-        };
-        let (named, args, extra) = (program.clone(), args.to_owned(), extra.to_owned());
+        }
+        let (argv, extra) = (argv.to_owned(), extra.to_owned());
         let inherited = Arc::clone(inherited);
         let cwd = match (&inherited.directory, cwd) {
             (Some(directory), Some(cwd)) => Some(directory.join(cwd)),
@@ -110,13 +111,13 @@ impl ChildProcess {
             (directory, None) => directory.clone(),
         };
         let started = Kept::start(move || {
-            let mut command = command(&named, &inherited, stdin);
-            command.args(args).envs(extra);
+            let mut command = command(&argv[0], &inherited, stdin);
+            command.args(&argv[1..]).envs(extra);
             if let Some(cwd) = &cwd {
                 command.current_dir(cwd);
             }
             let spawned = command.spawn();
-            spawned.map_err(|error| explain(&named, cwd.as_deref(), &error))
+            spawned.map_err(|error| explain(&argv, cwd.as_deref(), &error))
         });
         let (kept, pipes) = started.await?;
         let ended = kept.pidfd().ended();
@@ -287,7 +288,8 @@ pub fn not_loaded(argv: &[String], limit: Duration) -> String {
     )
 }
 
-fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
+fn explain(argv: &[String], cwd: Option<&Path>, error: &io::Error) -> String {
+    let program = argv.first().map_or("", String::as_str);
     if error.kind() == io::ErrorKind::PermissionDenied
         && let Some(why) = in_the_way(program, cwd)
     {
@@ -297,6 +299,17 @@ fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
         return format!(
             "cannot start {program}: its directory {} does not exist",
             cwd.display()
+        );
+    }
+    if error.kind() == io::ErrorKind::NotFound
+        && let Some(Mistyped {
+            why,
+            command,
+            words,
+        }) = mistyped(argv)
+    {
+        return format!(
+            "cannot start `{program}`: command not found, because {why}; in a terminal: gateway run {command}; in a configuration: {words:?}"
         );
     }
     match error.kind() {

@@ -8,7 +8,7 @@ use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::servers;
+use crate::support::{port, servers};
 use serde_json::Value;
 
 const MIRROR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mirror.py");
@@ -57,6 +57,66 @@ fn export_comments_and_quotes_of_an_env_file_mean_what_people_mean() {
     // The server listens where it is told.
     assert_ne!(variable(&gateway, "PORT"), "3000");
     gateway.terminate();
+}
+
+/// The server gets another port, and somebody waits for a page at 3000.
+#[test]
+fn a_port_in_an_env_file_is_answered_with_what_to_do() {
+    let Some((setup, _dir, file)) = with_file("PORT=3000\n") else {
+        return;
+    };
+    let shown = file.display();
+    let mut gateway = setup.clone().env("PORT", "3002").start();
+    let told = |port: u16, from: &str| {
+        let line = gateway.wait_line(&format!("PORT={port} from {from} is not used"));
+        assert!(
+            line.contains(&format!("--listen {port}"))
+                && line.contains(&format!("--app-port {port}")),
+            "{line}"
+        );
+    };
+    told(3000, &shown.to_string());
+    told(3002, "the environment");
+    gateway.restart();
+    // What is new is said, and once.
+    fs::write(&file, "PORT=3001\nGATEWAY_LISTEN=3001\n").unwrap();
+    gateway.restart();
+    told(3001, &shown.to_string());
+    gateway.wait_line(&format!(
+        "GATEWAY_LISTEN from {shown} is for the server main alone"
+    ));
+    for port in ["3000", "3001", "3002"] {
+        let said = format!("PORT={port} from");
+        assert_eq!(gateway.stderr().matches(&said).count(), 1, "{port}");
+    }
+    let check = gateway.ctl(["config", "check"]);
+    assert!(said(&check).contains("PORT=3001 from"), "{}", said(&check));
+    gateway.terminate();
+
+    // At the port where clients come, or where the server is told to be, there is nothing to say.
+    let port = port::private();
+    fs::write(&file, format!("PORT={port}\n")).unwrap();
+    let mut gateway = setup.port(port).start();
+    assert!(
+        !gateway.stderr().contains("is not used"),
+        "{}",
+        gateway.stderr()
+    );
+    gateway.terminate();
+}
+
+#[test]
+fn a_port_that_the_server_is_told_and_not_looked_for_on_is_named_before_it_starts() {
+    if !servers::have("python3") {
+        return;
+    }
+    let port = port::private();
+    let gateway = Setup::behind(["python3", MIRROR, "{port}"])
+        .flag("--env")
+        .flag(format!("PORT={port}"))
+        .start();
+    let line = gateway.wait_line(&format!("the server main is told to listen on {port}"));
+    assert!(line.contains(&format!("--app-port {port}")), "{line}");
 }
 
 #[test]

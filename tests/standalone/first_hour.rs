@@ -411,3 +411,80 @@ fn a_name_that_is_almost_right_is_answered_with_the_one_that_runs() {
         );
     }
 }
+
+
+/// In quotes as for ssh or npm, or with an assignment as before a command of a shell.
+#[test]
+fn a_command_that_is_typed_as_for_a_shell_is_answered_with_the_one_that_works() {
+    let home = tempfile::tempdir().unwrap();
+    for (command, works) in [
+        (&["node server.js"][..], "-- node server.js"),
+        (
+            &["PORT=3", "A=x y", "node", "server.js"],
+            "-e 'A=x y' -- node server.js",
+        ),
+        (&["MY_TOKEN=canary-17 node server.js"], "-e MY_TOKEN="),
+        (&["cd /srv && node x.js"], "-- sh -c 'cd /srv && node x.js'"),
+    ] {
+        let mut gateway = Setup::behind(command.iter().copied()).spawn();
+        assert_ne!(gateway.exit_code(wait::DEADLINE), 0);
+        let text = gateway.stderr();
+        assert!(
+            text.contains(&format!("gateway run {works}")) && !text.contains("canary"),
+            "{works}: {text}"
+        );
+        // This manager needs no service manager to be there.
+        let install = ["install", "--user", "--for", "launchd", "--dry-run", "--"];
+        let output = ctl_in(&home.path().join("state"))
+            .args(install)
+            .args(command)
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        let text = said(&output);
+        assert!(
+            !output.status.success()
+                && text.contains(&format!("gatewayctl install … {works}"))
+                && !text.contains("canary"),
+            "{works}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_answered_with_its_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.toml");
+    let server = "[sidecar.main]\ncommand = [\"true\"]\n";
+    for (text, expected) in [
+        (
+            format!("listen = [\"8080\"]\n{server}"),
+            ":1:1: unknown key `listen` (it belongs to [gateway])",
+        ),
+        (
+            format!("{server}drian = \"9s\"\n[gateway]\nstart_timeout = \"9s\"\n"),
+            ":3:1: unknown key `drian` (did you mean `drain`?)",
+        ),
+        (
+            format!("{server}[gateway]\nstart_timeout = \"9s\"\n"),
+            ":4:1: unknown key `start_timeout` (it belongs to [sidecar.NAME])",
+        ),
+        (
+            "[web]\ncommand = [\"true\"]\n".to_owned(),
+            ":1:2: unknown key `web` (a server is [sidecar.web]",
+        ),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        scrub(&mut command);
+        let output = command.arg("check").arg("--config").arg(&file);
+        let output = output.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        let expected = format!("{}{expected}", file.display());
+        assert!(
+            said(&output).contains(&expected),
+            "{text}: {}",
+            said(&output)
+        );
+    }
+}

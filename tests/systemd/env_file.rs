@@ -45,7 +45,8 @@ fn an_edited_env_file_of_a_service_is_applied_by_reload_and_restart() {
     let site = Site::of_machine(&systemd);
     systemd.write(FILE, "export COLOR=red\nPORT=3000 # web\nLEVEL=file\n");
     let flags = ["--env-file", FILE, "--set", "LEVEL=set"];
-    expect(&install(&site, &flags), 0, &["installed and ready"]);
+    let port = format!("note: PORT=3000 from {FILE} is not used");
+    expect(&install(&site, &flags), 0, &["installed and ready", &port]);
     let unit = systemd.read("/etc/systemd/system/gateway.service").unwrap();
     assert!(!unit.contains(FILE), "{unit}");
     assert_eq!(variable(&site, "COLOR"), "red");

@@ -13,11 +13,12 @@ use crate::cli::process_start::ProcessStart;
 use crate::cli::target::{self, Target};
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::{self, ConfigError, Env, EnvFile, Loaded, Overrides};
+use crate::config::{self, Config, ConfigError, Env, EnvFile, Loaded, Overrides};
 use crate::os::working_directory::by_link;
 use crate::proxy::check_access_log;
 use crate::service::more_rights;
 use crate::service::provenance::sign_starter;
+use crate::sidecar::unused_variables;
 use crate::text::escape::escape;
 
 /// The answer of `config check` with `--json`.
@@ -108,6 +109,12 @@ fn summary(loaded: &Loaded, env: &Env<'_>, runs: Option<&GatewayByHand>) -> Stri
     }
 }
 
+/// What is valid and most likely not meant, each in a sentence.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let unused = unused_variables(config, None);
+    config.warnings().into_iter().chain(unused).collect()
+}
+
 /// A gateway that this user started by hand. What it serves is its file with its flags.
 struct GatewayByHand {
     instance: String,
@@ -180,7 +187,7 @@ async fn check(ctx: &Context) -> Result<Exit, CliError> {
             (judge(loaded, &env, by_link(env.path("PWD")))?, text)
         }
     };
-    let mut warnings = loaded.config.warnings();
+    let mut warnings = warnings(&loaded.config);
     for spec in loaded.config.sidecar.values_mut() {
         // The gateway's user may, or the service manager.
         if let EnvFile::Forbidden(why) = &spec.of_env_file {

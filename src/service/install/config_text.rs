@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::request::InstallRequest;
 use crate::config::{self, Config, Env, Listen, MAIN_SIDECAR, Overrides};
 use crate::service::error::ServiceError;
+use crate::text::mistyped_command::{Mistyped, mistyped};
 
 /// Where the command is typed: what the service needs to know of it.
 #[derive(Clone, Debug)]
@@ -155,6 +156,15 @@ fn absolute(command: &[String], place: &Invocation) -> Result<Vec<String>, Servi
             .find(|path| is_program(path))
     };
     let Some(found) = found else {
+        if let Some(Mistyped {
+            why,
+            command: typed,
+            ..
+        }) = mistyped(command)
+        {
+            let message = format!("the command `{program}` is not found, because {why}");
+            return Err(ServiceError::failed(message).next(format!("gatewayctl install … {typed}")));
+        }
         let error = ServiceError::failed(format!(
             "the command `{program}` is not found, or is not a program"
         ));

@@ -158,6 +158,7 @@ impl InstallPlan {
         };
         let mut notes = notes::of(&unit, &contents);
         notes.extend(access::note_read_only(&unit, &contents.config));
+        notes.extend(variables::unused(asked, &contents));
         let kept = chosen::kept(asked, contents.base.clone(), &before);
         if !kept.is_empty() {
             notes.push(format!(

@@ -9,12 +9,14 @@ use nix::unistd::{Uid, User, geteuid};
 
 use super::account::{account, credentials_of};
 use super::config_text::Invocation;
+use super::instance_files::InstanceFiles;
 use super::request::InstallRequest;
 use crate::config::{Config, EnvFileError, EnvFilePlaces, MAIN_SIDECAR};
 use crate::os::file_access::{self, Access};
 use crate::service::error::ServiceError;
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
+use crate::sidecar::unused_variables;
 use crate::state::paths::Scope;
 use crate::text::shell;
 
@@ -44,6 +46,21 @@ pub(super) fn check(request: &InstallRequest, place: &Invocation) -> Result<(), 
         }
         Err(error @ EnvFileError::Line { .. }) => Err(ServiceError::config(error.to_string())),
     }
+}
+
+/// The variables of this request that will not be used, each in a sentence.
+pub(super) fn unused(asked: &InstallRequest, contents: &InstanceFiles) -> Vec<String> {
+    let mut config = contents.config.clone();
+    if asked.env_file.is_some()
+        && let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR)
+        && let Some(file) = &main.env_file
+    {
+        main.of_env_file = EnvFilePlaces::default().read(MAIN_SIDECAR, file).into();
+    }
+    let mut set = contents.secrets.variables();
+    let port = set.find_map(|(name, value)| (name == "PORT").then_some(value));
+    let asks = asked.set.iter().any(|(name, _)| name == "PORT");
+    unused_variables(&config, port.filter(|_| asks))
 }
 
 /// The file whose variables all servers get, where there is no server that it would be for.

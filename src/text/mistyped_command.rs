@@ -1,0 +1,115 @@
+//! A command that somebody typed as for a shell, where there is none: several words in one pair of quotes,
+//! or an assignment before the program.
+
+use super::shell;
+
+/// What a shell would do something with.
+const OF_SHELLS: &str = "|&;<>$`*?()\"'\\~#";
+
+/// Why a command line is none, and how it is typed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mistyped {
+    pub why: String,
+    /// The flags and the command, as they follow `gateway run` and `gatewayctl install`.
+    pub command: String,
+    /// The words of the command, as in a configuration.
+    pub words: Vec<String>,
+}
+
+/// What was most likely meant by a command whose program was not found.
+pub fn mistyped(argv: &[String]) -> Option<Mistyped> {
+    let (program, rest) = argv.split_first()?;
+    let is_several = program.trim().contains(char::is_whitespace);
+    let (words, why): (Vec<String>, _) = if is_several {
+        let words = program.split_whitespace().map(str::to_owned);
+        let why = "the quotes around it make several words the name of one program";
+        (words.chain(rest.iter().cloned()).collect(), why)
+    } else {
+        let why = "an assignment before a program is something that only a shell knows";
+        (argv.to_vec(), why)
+    };
+    let is_set = |word: &&String| assignment(word).is_some();
+    let (set, command) = words.split_at(words.iter().take_while(is_set).count());
+    if !is_several && set.is_empty() {
+        return None;
+    }
+    let mut why = why.to_owned();
+    if set.iter().any(|word| word.starts_with("PORT=")) {
+        why += ", and PORT is what the gateway sets";
+    }
+    let flags = set.iter().filter(|word| !word.starts_with("PORT="));
+    let flags: String = flags
+        .map(|word| format!("-e {} ", shell::word(word)))
+        .collect();
+    let words = match is_several && program.contains(|c| OF_SHELLS.contains(c)) {
+        true => ["sh", "-c", program].map(str::to_owned).into(),
+        false if command.is_empty() => vec!["COMMAND".to_owned()],
+        false => command.to_vec(),
+    };
+    let shown = words.iter().map(shown).collect::<Vec<_>>().join(" ");
+    let command = format!("{flags}-- {shown}");
+    Some(Mistyped {
+        why,
+        command,
+        words,
+    })
+}
+
+/// The name and the value of an assignment.
+fn assignment(word: &str) -> Option<(&str, &str)> {
+    let (name, value) = word.split_once('=')?;
+    let mut chars = name.chars();
+    let begins = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let fits = begins && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    fits.then_some((name, value))
+}
+
+/// A word of a command; every shell leaves `{port}` as it is, as the manual writes it.
+fn shown(word: &String) -> String {
+    let quoted = shell::word(word);
+    match shell::word(word.replace("{port}", "")).starts_with('\'') && word != "{port}" {
+        true => quoted,
+        false => word.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_for_a_shell_is_told_as_it_is_typed_without_one() {
+        for (argv, expected) in [
+            (&["node server.js"][..], Some("-- node server.js")),
+            (
+                &["node server.js --port {port}"],
+                Some("-- node server.js --port {port}"),
+            ),
+            (&["npm run", "start"], Some("-- npm run start")),
+            (&["PORT=3", "node", "x y"], Some("-- node 'x y'")),
+            (
+                &["A=1", "B=x y", "node", "x"],
+                Some("-e A=1 -e 'B=x y' -- node x"),
+            ),
+            (&["A=1 node x"], Some("-e A=1 -- node x")),
+            (&["A=1"], Some("-e A=1 -- COMMAND")),
+            (&["cd /srv && node x"], Some("-- sh -c 'cd /srv && node x'")),
+            (&["node", "x y"], None),
+            (&["./a=b"], None),
+            (&["nod"], None),
+            (&[], None),
+        ] {
+            let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
+            let command = mistyped(&argv).map(|mistyped| mistyped.command);
+            assert_eq!(command.as_deref(), expected, "{argv:?}");
+        }
+        let port = mistyped(&["PORT=3".to_owned(), "x".to_owned()]).unwrap();
+        assert!(
+            port.why.ends_with("PORT is what the gateway sets"),
+            "{}",
+            port.why
+        );
+    }
+}

@@ -38,7 +38,7 @@ pub(super) async fn install(
     refuse(request)?;
     let plan = AgentPlan::make(env, request)?;
     let mut report = plan.report(request);
-    if request.dry_run || request.diff {
+    if request.only_shows() {
         return Ok(report);
     }
     plan.refuse_unasked(request)?;
@@ -133,14 +133,12 @@ impl AgentPlan {
             Scope::User => format!("gui/{}", nix::unistd::geteuid()),
         };
         actions.push(format!("load {} into {domain}", self.service.unit));
-        let shown = self
-            .files
-            .iter()
-            .filter(|_| request.dry_run || request.diff);
+        let shown = self.files.iter().filter(|_| request.only_shows());
         InstallReport {
             files: shown
                 .filter_map(|file| file.show(request.diff, &self.redactor))
                 .collect(),
+            notes: variables::unused(request, &self.contents),
             ..InstallReport::planned(&self.service, &self.layout, &self.contents.config, actions)
         }
     }
@@ -247,7 +245,7 @@ fn plan_plist(
 
 fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
     let usage = |what: &str, next: &str| Err(ServiceError::usage(what).next(next));
-    let is_shown = request.dry_run || request.diff;
+    let is_shown = request.only_shows();
     if !is_shown && request.scope.unwrap_or_else(usual_scope) == Scope::System {
         return usage(
             "installing a daemon under launchd is not there yet: it can only be shown",

@@ -18,7 +18,7 @@ mod variables;
 
 pub use self::request::{ChosenOption, InstallRequest};
 
-use self::file_transaction::FileTransaction;
+use self::file_transaction::{FileTransaction, PlannedFile};
 use self::plan::{InstallFacts, InstallPlan};
 use self::remaining_steps::RemainingSteps;
 use self::request::Ask;
@@ -48,27 +48,19 @@ pub async fn install(
         return launchd::install(env, request, say).await;
     }
     let scope = plan::scope(env, request);
-    let manager = Manager::connect(scope, env).await?;
+    let manager = match Manager::connect(scope, env).await {
+        Err(unreachable) if request.only_shows() => return preview(env, request, &unreachable),
+        manager => manager?,
+    };
     let layout = Layout::of(scope, env)?;
     let facts = InstallFacts::gather(env, layout, manager.version().await?)?;
     let plan = InstallPlan::make(env, request, &facts)?;
     let unit = &plan.installed;
     let state = manager.state(&unit.unit).await?;
     let todo = RemainingSteps::find(&manager, request, &plan, &state).await;
-    let actions = todo.actions(&plan);
-    let mut report = InstallReport {
-        notes: plan.notes.clone(),
-        pid: state.main_pid,
-        ..InstallReport::planned(unit, &facts.layout, &plan.contents.config, actions)
-    };
-    if !request.diff {
-        plan.refuse_unasked(request)?;
-    }
-    if request.diff || request.dry_run {
-        report.files = plan
-            .changed()
-            .filter_map(|file| file.show(request.diff, &plan.redactor))
-            .collect();
+    let mut report = planned(request, &facts, &plan, &todo)?;
+    report.pid = state.main_pid;
+    if request.only_shows() {
         return Ok(report);
     }
     plan.refuse_unprivileged(&facts)?;
@@ -93,6 +85,47 @@ pub async fn install(
     } else if todo.active && todo.files {
         report.notes.push(how_to_apply(unit, &todo));
     }
+    Ok(report)
+}
+
+/// What would be done, with the texts of the files where only that was asked.
+fn planned(
+    request: &InstallRequest,
+    facts: &InstallFacts,
+    plan: &InstallPlan,
+    todo: &RemainingSteps,
+) -> Result<InstallReport, ServiceError> {
+    let (unit, config) = (&plan.installed, &plan.contents.config);
+    let mut report = InstallReport {
+        notes: plan.notes.clone(),
+        ..InstallReport::planned(unit, &facts.layout, config, todo.actions(plan))
+    };
+    if !request.diff {
+        plan.refuse_unasked(request)?;
+    }
+    if request.only_shows() {
+        let shown = |file: &PlannedFile| file.show(request.diff, &plan.redactor);
+        report.files = plan.changed().filter_map(shown).collect();
+    }
+    Ok(report)
+}
+
+/// What would be written where no systemd answers, as on a machine without it: nothing is installed as
+/// far as that is known, and the unit is one for every systemd.
+fn preview(
+    env: &Env<'_>,
+    request: &InstallRequest,
+    unreachable: &ServiceError,
+) -> Result<InstallReport, ServiceError> {
+    let layout = Layout::of(plan::scope(env, request), env)?;
+    let facts = InstallFacts::gather(env, layout, 0)?;
+    let plan = InstallPlan::make(env, request, &facts)?;
+    let todo = RemainingSteps::of_none(request, &plan);
+    let mut report = planned(request, &facts, &plan, &todo)?;
+    report.notes.push(format!(
+        "{unreachable}: this is what would be written where systemd {} or newer runs; without --dry-run and --diff this command fails here",
+        facts.systemd
+    ));
     Ok(report)
 }
 

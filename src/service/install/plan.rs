@@ -36,7 +36,7 @@ pub(super) struct InstallFacts {
     pub layout: Layout,
     pub place: Invocation,
     pub bin_dir: PathBuf,
-    systemd: u32,
+    pub systemd: u32,
     is_root: bool,
     pub sudo_user: Option<String>,
     low_ports: u16,

@@ -23,6 +23,17 @@ pub(super) struct RemainingSteps {
     pub hand_over: bool,
 }
 
+/// What systemd says is there.
+#[derive(Default)]
+struct There {
+    /// The service runs.
+    active: bool,
+    socket_up: bool,
+    enabled: bool,
+    /// The former socket unit starts at boot.
+    disable_socket: bool,
+}
+
 impl RemainingSteps {
     pub async fn find(
         manager: &Manager,
@@ -30,16 +41,7 @@ impl RemainingSteps {
         plan: &InstallPlan,
         state: &UnitState,
     ) -> Self {
-        let files = plan.changed().next().is_some();
-        let active = state.is_active() && state.main_pid != 0;
-        let exclusive = plan
-            .contents
-            .config
-            .sidecar
-            .values()
-            .any(|spec| !spec.overlaps());
         let socket = manager.socket_state(&plan.installed).await;
-        let socket_up = socket.is_ok_and(|state| state.is_active());
         let mut enabled = manager.is_enabled(&plan.installed.unit).await;
         if let Some(socket) = &plan.installed.socket {
             enabled &= manager.is_enabled(socket).await;
@@ -48,7 +50,30 @@ impl RemainingSteps {
             Some(socket) => manager.is_enabled(socket).await,
             None => false,
         };
-        let hand_over = active && plan.installed.socket.is_some() && !socket_up;
+        let there = There {
+            active: state.is_active() && state.main_pid != 0,
+            socket_up: socket.is_ok_and(|state| state.is_active()),
+            enabled,
+            disable_socket,
+        };
+        Self::of(request, plan, &there)
+    }
+
+    /// Those of a service of which nothing is there yet.
+    pub fn of_none(request: &InstallRequest, plan: &InstallPlan) -> Self {
+        Self::of(request, plan, &There::default())
+    }
+
+    fn of(request: &InstallRequest, plan: &InstallPlan, there: &There) -> Self {
+        let files = plan.changed().next().is_some();
+        let active = there.active;
+        let exclusive = plan
+            .contents
+            .config
+            .sidecar
+            .values()
+            .any(|spec| !spec.overlaps());
+        let hand_over = active && plan.installed.socket.is_some() && !there.socket_up;
         let start = request.now && (!active || files || hand_over);
         Self {
             files,
@@ -60,8 +85,8 @@ impl RemainingSteps {
             prove: !plan.contents.config.sidecar.is_empty()
                 && (files || start)
                 && !(active && exclusive),
-            enable: !enabled,
-            disable_socket,
+            enable: !there.enabled,
+            disable_socket: there.disable_socket,
             linger: plan.installed.scope == Scope::User && !linger::is_on(),
             start,
             active,

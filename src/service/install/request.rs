@@ -73,3 +73,10 @@ pub struct InstallRequest {
     pub overwrite: bool,
     pub command: Vec<String>,
 }
+
+impl InstallRequest {
+    /// Whether nothing is to be changed.
+    pub fn only_shows(&self) -> bool {
+        self.dry_run || self.diff
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{CliError, Exit};
+use crate::os::process::Process;
 use crate::service::Rights;
 use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptProcess};
 
@@ -41,10 +42,13 @@ pub fn held(report: &CleanReport) -> CliError {
     let mut error = Exit::Refused.error(report.stands());
     error.clean = Some(Box::new(report.clone()));
     match stranger {
-        Some(KeptProcess { reason: KeepCode::Foreign, name, pid, .. }) => error.with_help(format!(
-            "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {pid}   (ends it, whatever it is)",
-            crate::text::escape::escape(name),
-        )),
+        Some(KeptProcess { reason: KeepCode::Foreign, name, pid, .. }) => {
+            let stop = Process::read(*pid).map_or_else(|| format!("kill {pid}"), |one| one.stop_command());
+            error.with_help(format!(
+                "{stop}   (ends {})\nor give the gateway another address (`listen`)\ngatewayctl clean --force --pid {pid}   (ends it, whatever it is)",
+                crate::text::escape::escape(name),
+            ))
+        }
         Some(KeptProcess { reason: KeepCode::Answers | KeepCode::Owns, pid, .. }) => error.with_help(format!(
             "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),

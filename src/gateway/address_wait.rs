@@ -15,7 +15,7 @@ use super::listeners::Listeners;
 use super::option_future::or_never;
 use super::signals::Signals;
 use crate::config::Listen;
-use crate::os::port;
+use crate::os::port::{self, Holder};
 use crate::os::process::{Process, group_of};
 use crate::proxy::BindError;
 use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
@@ -80,9 +80,18 @@ fn taken(listen: &Listen) -> String {
             "{listen} is held by {holder}, which runs as a service: `gatewayctl list --{scope}` names it, `gatewayctl restart --{scope}` restarts it; for another one choose another address with --listen"
         );
     }
-    format!(
-        "{listen} is held by {holder}: choose another address with --listen, or see `gatewayctl clean`"
-    )
+    let port = listen.port().unwrap_or_default();
+    let ends_it = match &holder {
+        Holder::Seen(process) if process.is_gateway() => format!(
+            "`gatewayctl list` names it, and `gatewayctl clean --dry-run --port {port}` says whether it was left behind"
+        ),
+        Holder::Seen(process) if process.is_systemd() => {
+            "it holds it for a socket unit, which `systemctl list-sockets` names".to_owned()
+        }
+        Holder::Seen(process) => format!("`{}` ends it", process.stop_command()),
+        Holder::Hidden(_) => format!("`sudo ss -ltnp 'sport = :{port}'` names it"),
+    };
+    format!("{listen} is held by {holder}: {ends_it}; or choose another address with --listen")
 }
 
 /// Binds what is missing among `wanted`, and waits for as long as something is in the way; false

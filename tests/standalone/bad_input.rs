@@ -174,7 +174,8 @@ fn a_port_that_is_taken_is_named() {
     assert!(output.contains(&format!("127.0.0.1:{port}")), "{output}");
     assert!(
         output.contains("is held by ")
-            && output.contains(&format!("(pid {}, uid ", std::process::id())),
+            && output.contains(&format!("(pid {}, uid ", std::process::id()))
+            && output.contains("; or choose another address with --listen"),
         "{output}"
     );
 }

@@ -87,3 +87,33 @@ fn whatever_a_bind_fails_with_a_service_waits_and_says_why() {
     assert!(again.status.success(), "{}", all_of(&again));
     assert_eq!(site.status()["stage"], "ready", "{}", site.journal());
 }
+
+/// "see `gatewayctl clean`", which ends nothing but gateways.
+#[test]
+fn who_has_the_address_is_named_with_the_command_that_ends_it() {
+    let Some(systemd) = prepared("holder").filter(|_| servers::have("python3")) else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    systemd.sh("systemd-run --quiet --unit=web python3 -m http.server --bind 127.0.0.1 18789");
+    let site = &site;
+    wait::until("it listens", || {
+        let url = "http://127.0.0.1:18789/";
+        let answer = site.run(&["curl", "-sf", "-o", "/dev/null", url]);
+        answer.status.success().then_some(())
+    });
+    let ends = "systemctl stop web.service";
+    let run = &["gateway", "run", "--", "true"][..];
+    let install = &["gatewayctl", "install", "--now", "--", "true"][..];
+    for (command, code, told) in [
+        (run, 1, " of web.service (system scope)"),
+        (run, 1, "or choose another address with --listen"),
+        (install, 5, "install --listen ADDRESS"),
+        (&["gatewayctl", "clean"], 5, "another address (`listen`)"),
+    ] {
+        expect(&site.run(command), code, &["python3 (pid ", ends, told]);
+    }
+    site.must(&["systemctl", "stop", "web.service"]);
+    let free = site.run(&["gateway", "run", "--", "true"]);
+    assert!(!all_of(&free).contains("is held by"), "{}", all_of(&free));
+}

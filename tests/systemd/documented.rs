@@ -64,9 +64,8 @@ fn a_service_prints_what_the_pages_show() {
     let foreign = sessions.find(|shown| {
         shown.command == "gatewayctl clean" && shown.output[0].starts_with("kept nginx")
     });
-    site.systemd.sh(
-        "setsid --fork python3 -m http.server --bind 127.0.0.1 18789 < /dev/null > /dev/null 2>&1",
-    );
+    site.systemd
+        .sh("systemd-run --quiet --unit=python3 python3 -m http.server --bind 127.0.0.1 18789");
     let held = wait::until("it listens", || {
         let text = said(&site, "gatewayctl clean");
         text.contains("held by").then_some(text)

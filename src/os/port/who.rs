@@ -34,7 +34,7 @@ impl fmt::Display for Holder {
         match self {
             Self::Seen(process) => {
                 f.write_str(&process.called())?;
-                match process.unit().filter(|_| process.is_gateway()) {
+                match process.unit() {
                     Some((unit, of_user)) => {
                         let scope = if of_user { "user" } else { "system" };
                         write!(f, " of {} ({scope} scope)", escape(unit))

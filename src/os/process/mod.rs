@@ -18,6 +18,7 @@ mod pidfd;
 mod pidfd;
 mod program;
 pub mod stat;
+mod stop_command;
 mod tree;
 
 pub use ended::Ended;

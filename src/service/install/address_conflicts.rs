@@ -128,7 +128,11 @@ fn taken(listen: &Listen) -> ServiceError {
             format!("a socket unit, {who}"),
             "systemctl list-sockets   (which it is)".to_owned(),
         ),
-        _ => (who, format!("ss -ltnp 'sport = :{port}'   (who it is)")),
+        Some(Holder::Seen(process)) => (who, format!("{}   (ends it)", process.stop_command())),
+        _ => (
+            who,
+            format!("sudo ss -ltnp 'sport = :{port}'   (who it is)"),
+        ),
     };
     ServiceError::refused(format!("{listen} is taken by {who}; nothing was changed")).next(format!(
         "{next}\ngatewayctl install --listen ADDRESS …   (another address)"

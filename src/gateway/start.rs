@@ -192,7 +192,7 @@ fn read(
     {
         Ok(loaded) => Ok(Material::valid(loaded)),
         Err(error) => {
-            incoming.refuse(&error.to_string());
+            incoming.refuse_configuration(&error.to_string());
             Err(error)
         }
     }

@@ -191,11 +191,11 @@ fn a_bad_env_file_is_named_with_its_line_and_the_old_server_serves_on() {
     ];
     for (spoil, why) in cases {
         spoil();
-        for command in ["reload", "restart"] {
-            let output = gateway.ctl([command]);
+        for command in [&["reload"][..], &["restart"], &["restart", "--fresh"]] {
+            let output = gateway.ctl(command);
             let text = said(&output);
-            assert_eq!(output.status.code(), Some(78), "{command}: {text}");
-            assert!(text.contains(&why), "`{why}` in: {text}");
+            assert_eq!(output.status.code(), Some(78), "{command:?}: {text}");
+            assert!(text.contains(&why), "{command:?}: `{why}` in: {text}");
             assert!(!text.contains("canary"), "{text}");
         }
         assert_eq!(variable(&gateway, "COLOR"), "red");

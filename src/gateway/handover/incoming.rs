@@ -63,7 +63,7 @@ impl IncomingOffer {
     /// # Errors
     /// When there is one that cannot be used; who made it knows.
     pub fn receive(stream: UnixStream) -> Result<Option<Self>, String> {
-        let read = read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
+        let read = read(&stream).inspect_err(|why| refuse(&stream, why.clone(), false))?;
         let Some((offer, descriptors, received)) = read else {
             return Ok(None);
         };
@@ -112,7 +112,12 @@ impl IncomingOffer {
 
     /// Tells the predecessor that this process cannot take over.
     pub fn refuse(&self, why: &str) {
-        refuse(&self.stream, why.to_owned());
+        refuse(&self.stream, why.to_owned(), false);
+    }
+
+    /// The same, because the configuration is not valid.
+    pub fn refuse_configuration(&self, why: &str) {
+        refuse(&self.stream, why.to_owned(), true);
     }
 }
 
@@ -178,8 +183,8 @@ fn of_exclusive(enclosed: &Enclosed) -> usize {
     exclusive.filter(|sidecar| sidecar.runs).count()
 }
 
-fn refuse(mut stream: &UnixStream, why: String) {
-    if let Ok(line) = channel::line(&ToPredecessor::Failed { why }) {
+fn refuse(mut stream: &UnixStream, why: String, invalid: bool) {
+    if let Ok(line) = channel::line(&ToPredecessor::Failed { why, invalid }) {
         // A predecessor that is gone needs no reason.
         let _ = stream.write_all(&line);
     }

@@ -150,9 +150,7 @@ pub enum ToPredecessor {
         text: String,
     },
     /// These sidecars must not run twice: end yours.
-    Release {
-        names: Vec<String>,
-    },
+    Release { names: Vec<String> },
     Ready {
         info: GenerationInfo,
         /// Where its sidecars listen, for requests of clients that stay with the predecessor.
@@ -172,6 +170,9 @@ pub enum ToPredecessor {
     },
     Failed {
         why: String,
+        /// Its configuration is not valid, or a file of variables cannot be used.
+        #[serde(default)]
+        invalid: bool,
     },
     /// It ends because it was asked to, or handed over itself.
     Bye,

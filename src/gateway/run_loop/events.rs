@@ -225,7 +225,9 @@ impl Gateway {
         }
         if self.is_candidate() {
             let why = why.to_owned();
-            self.predecessor.tell(ToPredecessor::Failed { why });
+            let invalid = code == FailureCode::ConfigInvalid;
+            self.predecessor
+                .tell(ToPredecessor::Failed { why, invalid });
         }
         self.traces.give_up();
         if let Some(current) = self.generations.current() {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{Gateway, StepScene};
 use crate::config::TUNNEL_DRAIN;
-use crate::control::protocol::HANDOVER_VERSION;
+use crate::control::protocol::{FailureCode, HANDOVER_VERSION};
 use crate::gateway::budget::RESTART_MARGIN;
 use crate::gateway::drain::after_handover::DrainAfterHandover;
 use crate::gateway::drain::budget::DrainTime;
@@ -139,7 +139,10 @@ impl Gateway {
                 }
                 self.tell_successor();
             }
-            ToPredecessor::Failed { why } => self.successor_lost(generation, why),
+            ToPredecessor::Failed { why, invalid } => {
+                let code = invalid.then_some(FailureCode::ConfigInvalid);
+                self.successor_failed(generation, why, code);
+            }
             ToPredecessor::Bye => {
                 if self.successor.ends() {
                     let why = "the successor was stopped".to_owned();
@@ -160,6 +163,11 @@ impl Gateway {
     }
 
     pub(super) fn successor_lost(&mut self, generation: u64, why: String) {
+        self.successor_failed(generation, why, None);
+    }
+
+    /// `code` is what whoever asked for it is answered, where that is not that it failed.
+    fn successor_failed(&mut self, generation: u64, why: String, code: Option<FailureCode>) {
         let handing_over = self.machine.starts_successor();
         if self.successor.is_loss(generation, handing_over) {
             self.keep_bundle("respawn-failed", &why);
@@ -178,6 +186,7 @@ impl Gateway {
         }
         let mut scene = StepScene::default();
         scene.answers.given_up = Some(generation);
+        scene.answers.code = code;
         self.step_with(Event::SuccessorLost(generation, why), scene);
     }
 

@@ -137,6 +137,9 @@ impl Generation {
 
     /// What the front door needs to know of it.
     pub fn table(&self) -> RoutingTable {
+        for slot in self.slots.values() {
+            slot.backend().belongs_to(self.number);
+        }
         self.table_of(self.number, self.routes.clone())
     }
 

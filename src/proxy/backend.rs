@@ -1,7 +1,7 @@
 //! A backend as the front door sees it: its door, which is open, held or gone, and the tickets of
 //! what went through.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub struct Backend {
     made_sessions: AtomicBool,
     /// When the last request of a session came since the door is open to those only.
     last_session: Mutex<Option<Instant>>,
+    /// The last generation that had it.
+    generation: AtomicU64,
 }
 
 impl Backend {
@@ -52,6 +54,7 @@ impl Backend {
             cut: Mutex::default(),
             made_sessions: AtomicBool::new(false),
             last_session: Mutex::default(),
+            generation: AtomicU64::default(),
         })
     }
 
@@ -90,6 +93,16 @@ impl Backend {
         let waits = matches!(&*self.door.borrow(), Door::SessionsOnly(_));
         let last = *lock(&self.last_session);
         last.filter(|_| waits).map(|last| last.elapsed())
+    }
+
+    /// A generation has it, beside those before.
+    pub fn belongs_to(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The last generation that has it.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// This copy made a session that is remembered.

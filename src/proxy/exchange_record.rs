@@ -104,6 +104,15 @@ impl ExchangeRecord {
         self.note(|known| known.route = Some((Arc::clone(route), generation)));
     }
 
+    /// A copy of this generation serves it, which may be an older one than the route has.
+    pub fn served_by(&mut self, generation: u64) {
+        self.note(|known| {
+            if let Some((_, routed)) = &mut known.route {
+                *routed = generation;
+            }
+        });
+    }
+
     /// It is sent to a server.
     pub fn sent(&mut self) {
         self.note(|known| known.upstream = Some((Instant::now(), None)));

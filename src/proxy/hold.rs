@@ -59,6 +59,7 @@ impl RequestHold<'_> {
         if let Some(home) = self.session.as_ref().and_then(RequestSession::home)
             && let Some(entered) = home.enter_session(self.kind, self.line)
         {
+            self.record.served_by(home.generation());
             self.entered = Some(home);
             return Ok(entered);
         }

@@ -175,10 +175,22 @@ fn a_session_that_never_rests_goes_to_the_new_copy_at_the_end_of_the_drain() {
     assert!(gone >= Duration::from_secs(1), "{gone:?}");
 }
 
+/// Those of the requests for /.
+fn generations_in_log(log: &str) -> Vec<u64> {
+    let begins = |line: &'_ str| line.find('{').map(|at| line[at..].to_owned());
+    let entries = log.lines().filter_map(begins);
+    let entries = entries.filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
+    let of_server = entries.filter(|entry| entry["path"] == "/" && entry["sidecar"] == "main");
+    of_server
+        .filter_map(|entry| entry["generation"].as_u64())
+        .collect()
+}
+
 /// Two restarts, three copies: each session stays with its own.
 #[test]
 fn sessions_of_two_older_copies_stay_with_theirs_and_force_ends_them() {
-    let Some(site) = Site::sticky(Place::Cookie, "30s", Setup::new()) else {
+    let log = Setup::new().config("[gateway]\naccess_log = \"stderr\"\n");
+    let Some(site) = Site::sticky(Place::Cookie, "30s", log) else {
         return;
     };
     let first = site.begin_session();
@@ -190,6 +202,11 @@ fn sessions_of_two_older_copies_stay_with_theirs_and_force_ends_them() {
         assert_eq!(site.ask("GET", &session.value), (200, session.pid));
     }
     assert_ne!(first.pid, second.pid);
+    // Each line names the generation whose copy answered.
+    wait::until("they are in the log", || {
+        let generations = generations_in_log(&site.gateway.stderr());
+        (generations == [1, 2, 3, 1, 2, 3]).then_some(())
+    });
     let forced = site.gateway.ctl(["restart", "--force"]);
     assert!(forced.status.success(), "{}", said(&forced));
     let new = site.gateway.sidecar_pid("main");

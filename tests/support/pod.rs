@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use gateway::internals::PidFd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -50,6 +51,7 @@ pub struct Pod {
     outside: Child,
     /// Process 1, in numbers of this machine.
     pid: u32,
+    first: PidFd,
     container: Container,
     log: tempfile::NamedTempFile,
 }
@@ -110,6 +112,7 @@ impl Container {
         Some(Pod {
             outside,
             pid,
+            first: PidFd::open(pid).unwrap(),
             container,
             log,
         })
@@ -180,8 +183,9 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        // --kill-child: with unshare ends process 1, and with that the namespace.
-        let _ = self.outside.kill();
+        // Process 1 has become another user, and so forgot the signal of --kill-child (prctl(2),
+        // PR_SET_PDEATHSIG): it would outlive unshare, which ends after it.
+        let _ = self.first.signal(Signal::SIGKILL);
         let _ = self.outside.wait();
     }
 }

@@ -304,13 +304,19 @@ fn a_users_service_is_handed_over_and_killed() {
 
 #[test]
 fn a_socket_units_service_is_handed_over_until_the_machine_goes_down() {
-    let Some(mut systemd) = prepared("handover-socket").filter(|_| servers::have("node")) else {
+    behind_a_socket_unit(Base::Machine, 30);
+}
+
+/// Restarts of a service whose socket unit holds the listener, and the end of its machine.
+pub fn behind_a_socket_unit(base: Base, restarts: usize) {
+    let Some(mut systemd) = prepared_on(base, "handover-socket").filter(|_| servers::have("node"))
+    else {
         return;
     };
     let site = Site::of_machine(&systemd);
     install(&site, &["--socket"]);
     assert_eq!(stored(&site), 0, "the socket unit holds the listener");
-    respawns(&site, 30);
+    respawns(&site, restarts);
 
     let socket = systemd.in_netns(|| std::thread::spawn(permanent_websocket));
     wait::until("it is open", || {
@@ -344,14 +350,7 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
         return;
     };
     let site = Site::of_machine(&systemd);
-    install(&site, &[]);
-    // More deaths come than an hour of any service sees.
-    let config = site.systemd.read(&site.config()).unwrap();
-    site.systemd.write(
-        &site.config(),
-        &format!("{config}\n[recovery]\nthrottle = {{ threshold = 1000 }}\n"),
-    );
-    site.must_systemctl(&["reload", "gateway"]);
+    install_for_deaths(&site);
     // Before, during and after MAINPID=: a hand-over takes a few hundred milliseconds here.
     for step in 0..6_u32 {
         loses_nothing(&site, "systemctl restart during a hand-over", || {
@@ -481,6 +480,32 @@ pub fn hand_back(base: Base) {
 }
 
 /// With a gateway that dies or hangs somewhere, somebody serves afterwards, and nobody was refused.
+/// More deaths come than an hour of any service sees.
+fn install_for_deaths(site: &Site<'_>) {
+    install(site, &[]);
+    let config = site.systemd.read(&site.config()).unwrap();
+    site.systemd.write(
+        &site.config(),
+        &format!("{config}\n[recovery]\nthrottle = {{ threshold = 1000 }}\n"),
+    );
+    site.must_systemctl(&["reload", "gateway"]);
+}
+
+/// A death of one of the two processes at each of these moments.
+pub fn deaths(base: Base, points: &[&str]) {
+    let Some(systemd) = prepared_on(base, "handover-deaths").filter(|_| servers::have("node"))
+    else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    install_for_deaths(&site);
+    for point in points {
+        fails_at(&site, point, || {
+            site.run(&["gatewayctl", "restart"]);
+        });
+    }
+}
+
 fn fails_at(site: &Site<'_>, point: &str, act: impl FnOnce()) {
     site.drop(&format!(
         "Environment=GATEWAY_FAILPOINT={point}\nTimeoutStopSec=4"

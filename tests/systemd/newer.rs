@@ -35,6 +35,17 @@ fn a_service_is_handed_over_and_systemd_does_not_complain() {
 }
 
 #[test]
+fn a_socket_units_service_is_handed_over_until_the_machine_goes_down() {
+    handover::behind_a_socket_unit(NEWER, 5);
+}
+
+/// The moments around MAINPID=.
+#[test]
+fn a_death_beside_the_change_of_the_main_process_refuses_nobody() {
+    handover::deaths(NEWER, &["old.after-mainpid=kill", "new.go=kill"]);
+}
+
+#[test]
 fn a_service_whose_new_copy_dies_goes_back_to_the_process_and_the_copy_before() {
     handover::hand_back(NEWER);
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::gateway::{Gateway, Setup, ctl_in, said, scrub};
 use crate::support::schema::{object, schema_of};
-use crate::support::{schema, servers, skip, wait};
+use crate::support::{port, schema, servers, skip, wait};
 use serde_json::Value;
 
 /// gatewayctl for nobody: no gateway, no home of before.
@@ -540,9 +540,70 @@ fn the_log_of_a_gateway_started_by_hand_is_where_its_output_went() {
         "{}",
         said(&output)
     );
+    let output = gateway.ctl(["logs", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let error = object(&output, "error");
+    let text = error["error"].as_str().unwrap();
+    assert!(text.contains("there are no entries to show"), "{text}");
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     gateway.wait_exit(wait::DEADLINE);
     let output = gateway.ctl(["logs"]);
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     std::io::stdout().flush().unwrap();
+}
+
+#[test]
+fn the_log_in_a_file_of_a_gateway_by_hand_has_entries_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, log) = (dir.path().join("state"), dir.path().join("gateway.log"));
+    let script = format!(
+        "exec \"$0\" run --state-dir {} --listen 127.0.0.1:{} 2>{}",
+        state.display(),
+        port::private(),
+        log.display()
+    );
+    let mut command = Command::new("sh");
+    scrub(&mut command);
+    let command = command.args(["-c", &script, env!("CARGO_BIN_EXE_gateway")]);
+    let mut gateway = command.stdin(Stdio::null()).spawn().unwrap();
+    wait::until("it is ready", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.contains("[gateway] ready (").then_some(())
+    });
+    let logs = |more: &[&str]| {
+        let mut command = ctl_in(&state);
+        let output = command.args(["logs", "--json"]).args(more).output();
+        output.unwrap()
+    };
+    let all = object(&logs(&[]), "logs");
+    let lines: Vec<&str> = (all["lines"].as_array().unwrap().iter())
+        .map(|line| line.as_str().unwrap())
+        .collect();
+    assert!(
+        lines.iter().any(|line| line.contains("[gateway] ready (")),
+        "{all:#}"
+    );
+    assert_eq!(all["output"], log.to_str().unwrap());
+    let last = object(&logs(&["-n", "1"]), "logs");
+    assert_eq!(
+        last["lines"].as_array().unwrap()[..],
+        [*lines.last().unwrap()]
+    );
+    let followed = logs(&["--follow"]);
+    assert_eq!(followed.status.code(), Some(2), "{}", said(&followed));
+    assert!(said(&followed).contains("tail -F "), "{}", said(&followed));
+    let pid = nix::unistd::Pid::from_raw(gateway.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    gateway.wait().unwrap();
+}
+
+/// Without a name, nothing at all is a list, too.
+#[test]
+fn the_list_of_no_gateways_is_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = alone(dir.path(), &["--user", "list", "--json"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let list = object(&output, "list");
+    assert_eq!(list["instances"], serde_json::json!([]));
 }

@@ -68,15 +68,25 @@ pub struct GatewayList {
 /// Lists the gateways that run here or are installed.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when there is none.
+/// [`Exit::NotRunning`] when there is none; with `--json` that is the exit code of an empty list.
 pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let services = services::all(ctx).await;
     let of_users = of_users(ctx, &env).await;
     let mut found = target::alive(&ctx.global, &env);
     if found.is_empty() && services.is_empty() && of_users.is_empty() {
-        // If there is none, this error says what to do.
-        found.push(Target::find(&ctx.global, &env)?);
+        match Target::find(&ctx.global, &env) {
+            Ok(target) => found.push(target),
+            Err(none) if ctx.ui.is_json() && is_for_all(ctx, &env) => {
+                // Whoever reads lists reads an empty one.
+                ctx.ui.object(&GatewayList {
+                    instances: Vec::new(),
+                });
+                return Ok(none.exit);
+            }
+            // This error says what to do.
+            Err(none) => return Err(none),
+        }
     }
     let mut instances = Vec::new();
     for target in &found {
@@ -91,6 +101,12 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     }
     ctx.ui.object(&GatewayList { instances });
     Ok(Exit::Done)
+}
+
+/// Whether nobody asked for a certain gateway.
+fn is_for_all(ctx: &Context, env: &Env<'_>) -> bool {
+    let global = &ctx.global;
+    target::wanted_name(global, env).is_none() && target::named_by_path(global, env).is_none()
 }
 
 /// Prints the names of the gateways that run here or are installed; none is no error.

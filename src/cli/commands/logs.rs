@@ -2,6 +2,7 @@
 //! else where its output goes.
 
 use std::ffi::OsString;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +13,13 @@ use serde::Serialize;
 use crate::cli::args::LogsArgs;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
-use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::config::{DEFAULT_INSTANCE, Env, regular_file};
 use crate::control::protocol::{Method, SecretsAnswer, SecretsParams, Status};
 use crate::state::paths::Scope;
 use crate::text::log::{escape, sidecar_identifier};
+use crate::text::shell;
 
-/// The answer with `--json` of a gateway that does not write to the journal.
+/// The answer with `--json` of a gateway that prints to a file.
 #[derive(Serialize, JsonSchema)]
 pub struct LogsAnswer<'a> {
     /// Always true; an error has its own object.
@@ -26,9 +28,15 @@ pub struct LogsAnswer<'a> {
     instance: &'a str,
     /// The gateway's process.
     pid: u32,
-    /// Where its output goes; null where that cannot be seen.
-    output: Option<&'a Path>,
+    /// The file that its output goes to.
+    output: &'a Path,
+    /// The last lines of it.
+    lines: Vec<String>,
 }
+
+/// How much of the end of a log file is looked at for lines, in bytes: enough for 100 lines of any
+/// length that the log has.
+const END_OF_FILE: u64 = 4 * 1024 * 1024;
 
 /// Shows the log.
 ///
@@ -87,22 +95,79 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     };
     let output = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok();
     // Another user can put any file in its place: it is named, but not opened.
-    if peer.is_this_user()
-        && let Some(file) = output.as_deref().filter(|path| path.is_file())
+    let file = output.as_deref().filter(|path| path.is_file());
+    let file = file.filter(|_| peer.is_this_user());
+    if ctx.ui.is_json() {
+        let lines = entries(&name, pid, file, output.as_deref(), args)?;
+        ctx.ui.object(&lines);
+        return Ok(Exit::Done);
+    }
+    if let Some(file) = file
         && args.sidecar.is_none()
-        && !ctx.ui.is_json()
     {
         return Err(turn_into("tail", &tail(file, args)));
     }
     let text = where_it_goes(output.as_deref(), args);
     ctx.ui.say(format!("{name} (pid {pid}) {text}"));
-    ctx.ui.object(&LogsAnswer {
-        ok: true,
-        instance: &name,
-        pid,
-        output: output.as_deref(),
-    });
     Ok(Exit::Done)
+}
+
+/// The last lines of a gateway that is no service.
+///
+/// # Errors
+/// Where nothing keeps them, or they cannot be read: what to do.
+fn entries<'a>(
+    name: &'a str,
+    pid: u32,
+    file: Option<&'a Path>,
+    output: Option<&Path>,
+    args: &LogsArgs,
+) -> Result<LogsAnswer<'a>, CliError> {
+    let Some(file) = file else {
+        let text = format!(
+            "{name} (pid {pid}) {}: there are no entries to show",
+            where_it_goes(output, args)
+        );
+        return Err(Exit::Failed.error(text).with_help(
+            "gateway run … -- COMMAND >gateway.log 2>&1   (keeps its log in a file)\ngatewayctl install --now -- COMMAND   (keeps it in the journal)",
+        ));
+    };
+    if args.follow {
+        return Err(Exit::Usage
+            .error("--follow with --json shows the journal, and this gateway prints to a file")
+            .with_help(format!("tail -F {}", shell::word(file))));
+    }
+    let lines = last_lines(file, args)
+        .map_err(|error| Exit::Failed.error(format!("cannot read {}: {error}", file.display())))?;
+    Ok(LogsAnswer {
+        ok: true,
+        instance: name,
+        pid,
+        output: file,
+        lines,
+    })
+}
+
+/// The last lines of a log file, of one sidecar where one is named.
+fn last_lines(file: &Path, args: &LogsArgs) -> io::Result<Vec<String>> {
+    let mut file = regular_file::open(file)?;
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(END_OF_FILE);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut bytes = Vec::new();
+    file.take(END_OF_FILE).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    // The first one is only the end of a line, where it is not the first of the file.
+    let whole = text.lines().skip(usize::from(begin > 0));
+    let prefix = args.sidecar.as_ref().map(|name| format!("[{name}] "));
+    let wanted = |line: &&str| {
+        prefix
+            .as_ref()
+            .is_none_or(|prefix| line.starts_with(prefix))
+    };
+    let mut lines: Vec<&str> = whole.filter(wanted).collect();
+    let more = lines.len().saturating_sub(args.lines as usize);
+    Ok(lines.drain(more..).map(str::to_owned).collect())
 }
 
 /// The answer with `--json` and `--show-secrets`.

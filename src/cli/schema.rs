@@ -9,6 +9,7 @@ use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
 use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
 use super::commands::demo::DemoAnswer;
+use super::commands::forget::ForgetAnswer;
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
@@ -45,7 +46,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 27] {
+fn answers() -> [AnswerSchema; 28] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -67,6 +68,7 @@ fn answers() -> [AnswerSchema; 27] {
         ),
         of::<DoctorReport>("doctor", "doctor, and doctor --fix"),
         of::<CleanAnswer>("clean", "clean"),
+        of::<ForgetAnswer>("forget", "forget"),
         of::<OutcomeAnswer>(
             "outcome",
             "stop and recover of a gateway, and what had nothing to do",

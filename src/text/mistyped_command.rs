@@ -1,6 +1,7 @@
 //! A command that somebody typed as for a shell, where there is none: several words in one pair of quotes,
 //! or an assignment before the program.
 
+use super::redact::Redactor;
 use super::shell;
 
 /// What a shell would do something with.
@@ -28,6 +29,9 @@ pub fn mistyped(argv: &[String]) -> Option<Mistyped> {
         let why = "an assignment before a program is something that only a shell knows";
         (argv.to_vec(), why)
     };
+    // They are printed, and nothing here knows what the configuration calls a secret.
+    let redactor = Redactor::default();
+    let words = redactor.arguments(&words);
     let is_set = |word: &&String| assignment(word).is_some();
     let (set, command) = words.split_at(words.iter().take_while(is_set).count());
     if !is_several && set.is_empty() {
@@ -42,7 +46,7 @@ pub fn mistyped(argv: &[String]) -> Option<Mistyped> {
         .map(|word| format!("-e {} ", shell::word(word)))
         .collect();
     let words = match is_several && program.contains(|c| OF_SHELLS.contains(c)) {
-        true => ["sh", "-c", program].map(str::to_owned).into(),
+        true => vec!["sh".to_owned(), "-c".to_owned(), redactor.text(program)],
         false if command.is_empty() => vec!["COMMAND".to_owned()],
         false => command.to_vec(),
     };
@@ -96,6 +100,10 @@ mod tests {
             (&["A=1 node x"], Some("-e A=1 -- node x")),
             (&["A=1"], Some("-e A=1 -- COMMAND")),
             (&["cd /srv && node x"], Some("-- sh -c 'cd /srv && node x'")),
+            (
+                &["MY_TOKEN=canary", "x", "--password", "canary"],
+                Some("-e 'MY_TOKEN=***' -- x --password '***'"),
+            ),
             (&["node", "x y"], None),
             (&["./a=b"], None),
             (&["nod"], None),

@@ -48,9 +48,12 @@ fn with_others() -> Vec<Page> {
 
 /// The words of a line that runs one of the programs, without what the shell takes for itself.
 fn words(line: &str) -> Option<Vec<String>> {
-    let line = line.split(" | ").next()?.split(" > ").next()?;
+    let line = line.split(" | ").next()?.split(" >").next()?;
     let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    if words.first().is_some_and(|word| word == "sudo") {
+    if words
+        .first()
+        .is_some_and(|word| word == "sudo" || word == "nohup")
+    {
         words.remove(0);
     }
     if words.starts_with(&["docker".into(), "exec".into()]) {

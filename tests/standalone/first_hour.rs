@@ -423,7 +423,10 @@ fn a_command_that_is_typed_as_for_a_shell_is_answered_with_the_one_that_works() 
             &["PORT=3", "A=x y", "node", "server.js"],
             "-e 'A=x y' -- node server.js",
         ),
-        (&["MY_TOKEN=canary-17 node server.js"], "-e MY_TOKEN="),
+        (
+            &["MY_TOKEN=canary-17 node server.js"],
+            "-e 'MY_TOKEN=***' -- node server.js",
+        ),
         (&["cd /srv && node x.js"], "-- sh -c 'cd /srv && node x.js'"),
     ] {
         let mut gateway = Setup::behind(command.iter().copied()).spawn();
@@ -435,12 +438,10 @@ fn a_command_that_is_typed_as_for_a_shell_is_answered_with_the_one_that_works() 
         );
         // This manager needs no service manager to be there.
         let install = ["install", "--user", "--for", "launchd", "--dry-run", "--"];
-        let output = ctl_in(&home.path().join("state"))
-            .args(install)
-            .args(command)
-            .env("HOME", home.path())
-            .output()
-            .unwrap();
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        scrub(&mut ctl);
+        let ctl = ctl.args(install).args(command).stdin(Stdio::null());
+        let output = ctl.env("HOME", home.path()).output().unwrap();
         let text = said(&output);
         assert!(
             !output.status.success()
@@ -462,7 +463,7 @@ fn a_key_in_the_wrong_table_is_answered_with_its_table() {
             ":1:1: unknown key `listen` (it belongs to [gateway])",
         ),
         (
-            format!("{server}drian = \"9s\"\n[gateway]\nstart_timeout = \"9s\"\n"),
+            format!("{server}drian = \"9s\"\n"),
             ":3:1: unknown key `drian` (did you mean `drain`?)",
         ),
         (
@@ -487,4 +488,121 @@ fn a_key_in_the_wrong_table_is_answered_with_its_table() {
             said(&output)
         );
     }
+}
+
+/// What would be written is looked at before there is a service manager, as while an image is built.
+#[test]
+fn what_an_install_would_write_is_shown_where_no_service_manager_answers() {
+    let home = tempfile::tempdir().unwrap();
+    let install = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        scrub(&mut command);
+        let command = command
+            .args(["install", "--user", "--ready", "/up"])
+            .args(more)
+            .args(["--", "sh", "-c", "x {port}"])
+            .env("HOME", home.path())
+            .env("XDG_RUNTIME_DIR", home.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .current_dir("/");
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    for (flags, expected) in [
+        (
+            &["--dry-run"][..],
+            &[
+                "[sidecar.main",
+                "ExecStart=",
+                "would:",
+                "enable gateway.service",
+            ][..],
+        ),
+        (
+            &["--dry-run", "--now", "--for", "systemd"],
+            &["ExecStart=", "start gateway.service"],
+        ),
+        (&["--diff"], &["+ExecStart="]),
+        (&["--dry-run", "--json"], &["\"files\"", "\"dry run\""]),
+    ] {
+        let output = install(flags);
+        let text = said(&output);
+        assert!(output.status.success(), "{flags:?}: {text}");
+        for expected in expected {
+            assert!(text.contains(expected), "{flags:?}: {expected}: {text}");
+        }
+        if flags.contains(&"--dry-run") {
+            assert!(
+                text.contains("this is what would be written where"),
+                "{text}"
+            );
+        }
+    }
+    assert!(!install(&[]).status.success());
+    let written = fs::read_dir(home.path()).unwrap().count();
+    assert_eq!(written, 0, "nothing is written");
+}
+
+/// Each port that was tried left a directory for ever.
+#[test]
+fn what_ended_gateways_left_is_forgotten_and_what_runs_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        scrub(&mut command);
+        let port = port::private();
+        let log = dir.path().join(format!("{port}.log"));
+        let command = command.args(["run", "--listen", &port.to_string()]);
+        let command = command.env("XDG_STATE_HOME", dir.path().join("state"));
+        let command = command.env("XDG_RUNTIME_DIR", dir.path());
+        let command = command.stdin(Stdio::null());
+        let started = Started(
+            command
+                .stderr(fs::File::create(&log).unwrap())
+                .spawn()
+                .unwrap(),
+        );
+        wait::until("it is ready", || {
+            fs::read_to_string(&log)
+                .unwrap()
+                .contains(READY)
+                .then_some(())
+        });
+        (started, format!("gateway-{port}"))
+    };
+    let forget = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        scrub(&mut command);
+        let command = command.arg("forget").args(more).stdin(Stdio::null());
+        let command = command.env("XDG_STATE_HOME", dir.path().join("state"));
+        command.env("XDG_RUNTIME_DIR", dir.path()).output().unwrap()
+    };
+    let left = || {
+        let entries = fs::read_dir(dir.path().join("state/gateway")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let (ended, first) = run();
+    drop(ended);
+    let (_runs, second) = run();
+    fs::create_dir(dir.path().join("state/gateway/mine")).unwrap();
+    let all = left();
+    assert_eq!(all.len(), 3, "{all:?}");
+    let shown = forget(&["--dry-run"]);
+    assert!(
+        said(&shown).contains("would forget ") && left() == all,
+        "{}",
+        said(&shown)
+    );
+    let refused = forget(&["--instance", &second]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(said(&refused).contains("it runs"), "{}", said(&refused));
+    let done = forget(&[]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(said(&done).contains(&first), "{}", said(&done));
+    assert_eq!(left(), [second, "mine".to_owned()]);
+    assert!(!dir.path().join("gateway").join(first).exists());
+    assert!(said(&forget(&[])).contains("nothing to forget"));
 }

@@ -83,7 +83,15 @@ const TRIED: [(&str, &str, &[&str], &str, &str); 9] = [
 ];
 
 /// What the suite cannot or need not run, and why; that the programs take it is tested anyway.
-const NOT_TRIED: [(&str, &str); 12] = [
+const NOT_TRIED: [(&str, &str); 14] = [
+    (
+        "gateway run --listen 3000 ",
+        "another program of this machine may have the port",
+    ),
+    (
+        "gateway run --app-port 3000 ",
+        "another program of this machine may have the port",
+    ),
     (
         "gateway run --ready /health -- node server.js --port {port}",
         "an example of flags",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::inspect::{
-    CleanArgs, DoctorArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
+    CleanArgs, DoctorArgs, ForgetArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
 };
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
@@ -120,6 +120,12 @@ pub enum CtlCommand {
     /// service that this command runs in, and every ancestor of this command. Exits with 5 if a
     /// process that was kept has the port.
     Clean(CleanArgs),
+    /// Remove the records of gateways that were started by hand and have ended
+    ///
+    /// Each gateway that was started by hand leaves its record in ~/.local/state/gateway/NAME, for `why`
+    /// and `history`. Removes those of all that have ended, or of the one that is named; a gateway that
+    /// runs, a service, and what is no gateway's stays. Exits with 5 if the one that is named stays.
+    Forget(ForgetArgs),
     /// Retry now: leave safe mode, the last good configuration, or the wait after failed starts
     Recover,
     /// Replace the gateway program and restart into the new one without losing a request
@@ -148,7 +154,8 @@ pub enum CtlCommand {
     History(HistoryArgs),
     /// List the gateways that run here or are installed
     ///
-    /// For root, those of the ordinary users, too.
+    /// For root, those of the ordinary users, too. Exits with 3 if there is none; with --json the list is
+    /// empty then.
     List(ListArgs),
     /// Wait until a gateway is ready, stopped, or off its port
     Wait(WaitArgs),
@@ -167,6 +174,10 @@ pub enum CtlCommand {
     /// not wait; then a message goes to standard error, and the command goes on.
     Inhibit(InhibitArgs),
     /// Show the output of a gateway and its sidecars
+    ///
+    /// That of a service is in the journal. That of a gateway which was started by hand is where it was
+    /// sent: on its terminal, or in a file, which is shown. With --json, the journal is one JSON object a
+    /// line, a file one object with the last lines; where nothing keeps the output, that is an error.
     Logs(LogsArgs),
     /// Check, show or create a configuration
     #[command(subcommand)]

@@ -27,7 +27,8 @@ pub struct InstallArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub writable: Vec<PathBuf>,
     /// Set an environment variable for the server; may be repeated. It goes to a file that only the
-    /// service manager may read; remove it with `--set KEY=`
+    /// service manager may read, unless the gateway would obey it (PATH, HOME, LANG, GATEWAY_* and the
+    /// like) or it contains {port}: then it goes to the configuration. Remove it with `--set KEY=`
     #[arg(long, short = 'e', visible_alias = "env", value_name = "KEY=VALUE", value_parser = variable)]
     pub set: Vec<(String, String)>,
     /// Sandboxing level [default: app]

@@ -412,7 +412,6 @@ fn a_name_that_is_almost_right_is_answered_with_the_one_that_runs() {
     }
 }
 
-
 /// In quotes as for ssh or npm, or with an assignment as before a command of a shell.
 #[test]
 fn a_command_that_is_typed_as_for_a_shell_is_answered_with_the_one_that_works() {

@@ -1,6 +1,7 @@
-//! What a client sees during a restart: a new connection to the front door every 25 ms.
+//! What a client sees during a restart: a new connection to the front door every 25 ms, less often during
+//! an outage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::Listen;
 use crate::control::protocol::Status;
@@ -22,6 +23,11 @@ use crate::text::human::count;
 /// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to
 /// cost a busy gateway nothing.
 const EVERY: Duration = Duration::from_millis(25);
+
+/// During an outage, so much of its length passes between two probes: its end is known to a twentieth.
+/// Whoever is probed does not answer meanwhile, and has all these connections to accept afterwards,
+/// before those of clients.
+const OF_OUTAGE: u32 = 20;
 
 /// How long the first probe may take; a front door that is slower is not probed.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +38,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A status line is shorter; what is longer is not HTTP.
 const LINE_MAX: u64 = 1024;
 
-/// What a probe of the front door saw, every 25 ms.
+/// What a probe of the front door saw, every 25 ms and less often during an outage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Downtime {
@@ -107,21 +113,34 @@ impl DowntimeProbe {
 async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
     let mut tally = Tally::default();
     tally.seen.address = listen.to_string();
-    // Counted in the order in which they were sent.
-    let mut under_way = FuturesOrdered::new();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // Counted in the order in which they were sent, and when each was.
+    let (mut under_way, mut sent) = (FuturesOrdered::new(), VecDeque::new());
+    let mut next = Instant::now();
     loop {
         tokio::select! {
             _ = &mut stopped => break,
-            _ = ticks.tick() => under_way.push_back(tokio::spawn(send(listen.clone(), good))),
-            Some(Ok(request)) = under_way.next() => tally.add(request),
+            () = sleep_until(next) => {
+                let now = Instant::now();
+                sent.push_back(now);
+                under_way.push_back(tokio::spawn(send(listen.clone(), good)));
+                let outage = tally.down_since.or(sent.front().copied());
+                next = now + pause(outage.map_or(Duration::ZERO, |since| now - since));
+            }
+            Some(request) = under_way.next() => {
+                sent.pop_front();
+                request.into_iter().for_each(|request| tally.add(request));
+            }
         }
     }
     while let Some(request) = under_way.next().await {
         request.into_iter().for_each(|request| tally.add(request));
     }
     tally.finish(Instant::now())
+}
+
+/// The time to the next probe, where nothing was answered for so long.
+fn pause(outage: Duration) -> Duration {
+    EVERY.max(outage / OF_OUTAGE)
 }
 
 /// One request and how it ended.
@@ -259,6 +278,18 @@ mod tests {
             seen.sentence(),
             "downtime 60 ms: 3 of 5 probes failed (2 refused, 1 reset)"
         );
+    }
+
+    #[test]
+    fn a_long_outage_is_not_a_flood_of_probes() {
+        let after = |since: &Duration| Some(*since + pause(*since));
+        let probes = std::iter::successors(Some(Duration::ZERO), after);
+        let within = |outage: Duration| {
+            let probes = probes.clone();
+            probes.take_while(|since| *since < outage).count()
+        };
+        assert_eq!(within(Duration::from_millis(500)), 20);
+        assert!(within(Duration::from_secs(30)) < 120);
     }
 
     /// A gateway whose front door answers `answer` to every connection until it is aborted.

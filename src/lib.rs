@@ -40,6 +40,7 @@
 //! | [`os`] | the calls of the kernel: processes, ports, descriptors, out-of-memory kills, and the macOS twins |
 //! | [`state`] | files that outlive a process: lock, owner record, restart intent, history, throttle record |
 //! | [`systemd`] | D-Bus connection, unit facts, notifications, passed sockets |
+//! | [`launchd`] | launchctl, what it prints, the sockets and the throttle of a job |
 //! | [`supervisor`] | who supervises this process |
 //! | [`control`] | the protocol between gatewayctl and a gateway, over a unix socket |
 //! | [`proxy`] | listeners, connections, routes, forwarding, tunnels, held requests |
@@ -143,6 +144,7 @@ pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod diagnose;
 pub(crate) mod gateway;
+pub(crate) mod launchd;
 pub(crate) mod os;
 pub(crate) mod proxy;
 pub(crate) mod service;
@@ -169,6 +171,7 @@ pub mod programs {
 /// to the crate, so that the compiler names code that nobody uses.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::config::environment_file::Secrets;
     pub use crate::config::{ConfigError, Dur, Listen, load, load_text, to_toml, whereabouts};
     pub use crate::control::frames::{ReadFrame, read as read_frame, write as write_frame};
     pub use crate::control::protocol::{FRAME_MAX, Frame, Method, Outcome, Progress, Status};
@@ -184,7 +187,6 @@ pub mod internals {
     pub use crate::proxy::proxy_header;
     pub use crate::proxy::request_head::HeadLimits;
     pub use crate::proxy::websocket;
-    pub use crate::service::environment_file::Secrets;
     pub use crate::service::launchd_plist::JobPlan;
     pub use crate::service::provenance::{Written, sign};
     pub use crate::service::sandbox::Sandbox;

@@ -36,6 +36,7 @@ pub fn property_list(input: &[u8]) {
         bin_dir: next().into(),
         cwd: next().into(),
         log: next().into(),
+        listen: Vec::new(),
         environment: Default::default(),
     };
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {

@@ -4,6 +4,7 @@ mod addresses;
 mod answering_gateway;
 mod answers;
 pub mod args;
+mod as_invoker;
 pub mod commands;
 mod downtime_probe;
 mod error;
@@ -32,13 +33,18 @@ pub use ui::{Context, Ui};
 use answers::ErrorAnswer;
 use args::{CtlCli, CtlCommand, Global};
 
-use crate::config;
+use crate::config::{self, Env};
+use crate::service;
 
 /// Runs a gatewayctl command to its end, errors printed.
 pub fn gatewayctl(cli: &CtlCli) -> Exit {
     let ctx = Context::new(cli.global.clone());
     for ignored in config::ignored_environment() {
         ctx.ui.progress(&ignored);
+    }
+    if let Err(error) = as_invoker::become_invoker(&ctx.global) {
+        ctx.ui.error(&error);
+        return error.exit;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -78,6 +84,7 @@ pub fn unusable(error: &clap::Error) -> Exit {
 }
 
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
+    service::resume(&Env::real(), &|line| ctx.ui.progress(line)).await;
     match command {
         CtlCommand::Install(args) => commands::install::install(ctx, args).await,
         CtlCommand::Uninstall(args) => commands::uninstall::uninstall(ctx, args).await,

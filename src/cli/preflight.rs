@@ -12,7 +12,7 @@ use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Reload, SidecarSpec};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
-use crate::service::program_run::{self, PROOF, ProgramOutput};
+use crate::os::program_run::{self, PROOF, ProgramOutput};
 use crate::service::{self, Installed, ServiceProcess};
 use crate::state::terms::StrategyName;
 use crate::text::{escape, shell};

@@ -144,7 +144,12 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
     if unit.manager == ServiceManagerKind::Launchd {
-        return through_launchd(ctx, &env, &unit, &before).await.map(Some);
+        let intent =
+            AnnouncedRestart::leave_in(&service::state_dirs(&env, &unit), before.main_pid, args);
+        let done = through_launchd(ctx, &env, &unit, &before).await;
+        // The process that it was for has read it, or there was none.
+        drop(intent);
+        return done.map(Some);
     }
     refuse_unrunnable(&env, &unit).await?;
     service::check_variables(&env, &unit).await?;
@@ -172,8 +177,8 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
     }
 }
 
-/// The job is unloaded and loaded again. Nobody is looked for on its address: launchd follows its process to
-/// the end, and a load waits for that.
+/// launchd ends the process and starts the next one, and loads the job anew where that has changed. Nobody is
+/// looked for on its address: launchd follows its process to the end, and a load waits for that.
 async fn through_launchd(
     ctx: &Context,
     env: &Env<'_>,
@@ -259,7 +264,7 @@ impl ManagerRestart<'_> {
             step("making systemd read its unit files");
             service::read_units(&self.env, &self.unit).await?;
         }
-        let intent = AnnouncedRestart::leave(self, &claim);
+        let intent = AnnouncedRestart::leave_in(&claim.state, self.before.main_pid, self.args);
         self.stage.set("the service manager goes on with it");
         let driven = service::restart(&self.env, &self.unit, &step).await?;
         // The process that it was for has read it, or there was none.
@@ -404,14 +409,14 @@ impl ManagerRestart<'_> {
 struct AnnouncedRestart(PathBuf);
 
 impl AnnouncedRestart {
-    /// None where no gateway runs that could read it.
-    fn leave(restart: &ManagerRestart<'_>, claim: &AddressClaim) -> Option<Self> {
-        let pid = restart.before.main_pid;
-        let dir = claim.state.iter().find(|dir| {
+    /// In that of these directories which belongs to the process. None where no gateway runs that could read
+    /// it, or it cannot be left: without it the stop is an ordinary one.
+    fn leave_in(dirs: &[PathBuf], pid: u32, args: &RestartArgs) -> Option<Self> {
+        let dir = dirs.iter().find(|dir| {
             Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))
         })?;
-        let RestartArgs { reason, wait, .. } = restart.args.clone();
-        let wait = match restart.args.force {
+        let RestartArgs { reason, wait, .. } = args.clone();
+        let wait = match args.force {
             true => Some(Wait::Limit(FORCE_GRACE)),
             false => wait,
         };
@@ -422,7 +427,6 @@ impl AnnouncedRestart {
             force: false,
             wait_ms: wait.map(Wait::to_wire),
         };
-        // Without it the stop is an ordinary one.
         restart_intent::write(dir, &intent).ok()?;
         Some(Self(dir.clone()))
     }

@@ -7,6 +7,7 @@ mod dotenv;
 mod env_file;
 mod env_files;
 mod environment;
+pub mod environment_file;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -25,6 +26,7 @@ mod secrets;
 mod sidecar;
 mod sticky;
 mod types;
+pub mod unit_quoting;
 mod validate;
 
 use std::time::Duration;
@@ -64,6 +66,10 @@ pub const DEFAULT_INSTANCE: &str = "gateway";
 /// The variable that names those of `gatewayctl install --set` in the environment of a service, with
 /// blanks between them.
 pub const SET_NAMES: &str = "GATEWAY_SET_NAMES";
+
+/// The variable that names the file with what `--set` gives, where the service manager reads no such file
+/// itself, as launchd does not, which shows the environment of a job to everybody.
+pub const VARIABLES_FILE: &str = "GATEWAY_VARIABLES_FILE";
 
 /// The name of the sidecar that `gateway run -- COMMAND` makes.
 pub const MAIN_SIDECAR: &str = "main";

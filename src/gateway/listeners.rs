@@ -25,6 +25,15 @@ pub struct Listeners {
     forgotten: Vec<String>,
 }
 
+/// Where the sockets of this process come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerOrigin {
+    /// At least one of them was bound by this process, or by one before.
+    Bound,
+    /// A service manager holds them all.
+    PassedOn,
+}
+
 #[derive(Debug)]
 struct HeldSocket {
     socket: ListenSocket,
@@ -180,6 +189,14 @@ impl Listeners {
     /// Whether one of them belongs to somebody who passed it to this process, or to one before.
     pub fn are_passed_on(&self) -> bool {
         self.held.iter().any(|held| held.name.is_none())
+    }
+
+    /// Whether all of them belong to whoever passed them on.
+    pub fn origin(&self) -> ListenerOrigin {
+        match self.stored() {
+            0 if !self.held.is_empty() => ListenerOrigin::PassedOn,
+            _ => ListenerOrigin::Bound,
+        }
     }
 
     /// Removes the paths of unix listeners, for an end after which nobody holds the sockets.

@@ -8,7 +8,7 @@ use super::obituary::Obituary;
 use super::pending_requests::Unanswered;
 use super::progress::CutWork;
 use super::signals::SignalRequest;
-use super::supervision::UnitReport;
+use super::supervision::ManagerReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
 use crate::os::task::TaskEnd;
@@ -66,7 +66,7 @@ pub enum LoopEvent {
     /// gone before this process could look.
     FrontEnded(Option<PredecessorEnd>),
     /// What systemd says about our unit.
-    Supervised(UnitReport),
+    Supervised(ManagerReport),
     /// A signal came, which belongs to this announced restart, if there is one.
     Signalled(SignalRequest, Option<Intent>),
     /// The configuration was read again, for this generation.

@@ -153,7 +153,8 @@ impl Gateway {
             warn!("[gateway] {sentence}");
         }
         self.climb(ladder);
-        Supervision::ask(self.events.outbox(LoopEvent::Supervised));
+        self.supervision
+            .ask(self.events.outbox(LoopEvent::Supervised));
         self.perform(actions, StepScene::default());
         if matches!(self.machine.phase(), Phase::Waiting { .. }) {
             // There is nothing to wait for that the service manager should wait for, too.

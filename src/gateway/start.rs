@@ -35,6 +35,7 @@ use super::supervision::Supervision;
 use super::traces::Traces;
 use super::{fdstore_clients, ownership, standby};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::launchd::sockets;
 use crate::os::task::log_panics;
 use crate::os::terminal;
 use crate::proxy::{Front, Workers};
@@ -115,7 +116,9 @@ fn gather(flags: Overrides) -> Result<Given, u8> {
     let passed = if incoming.is_some() {
         Vec::new()
     } else {
-        take_passed()
+        let mut passed = take_passed();
+        passed.extend(sockets::take());
+        passed
     };
     let mut traces = Traces::begin(incoming.as_ref().and_then(|incoming| incoming.offer.trace));
     let material = read(&flags, incoming.as_ref(), &passed).map_err(|error| {

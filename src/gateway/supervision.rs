@@ -6,11 +6,14 @@ use tracing::warn;
 
 use super::budget::{EXTEND_BY, EndBudget, KillTime, PlannedEnd, Surroundings};
 use super::lifecycle::{FORCE_EXIT, Phase};
+use super::listeners::ListenerOrigin;
 use super::outbox::Outbox;
 use super::strategy::{StrategyChoice, StrategyFacts, StrategyRefusal, choose};
 use crate::config::{Config, Env};
 use crate::control::protocol::RestartParams;
-use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect, launchd};
+use crate::launchd::own_job::{self, JobAnswer, JobFacts};
+use crate::launchd::{EXIT_TIMEOUT_LEAST, throttle};
+use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect};
 use crate::systemd::Notifier;
 use crate::systemd::unit::{UnitFacts, facts_of};
 
@@ -21,8 +24,14 @@ const FD_STORE_MAX: usize = 64;
 /// 16 of them.
 const CLIENTS_ROOM: usize = 48;
 
-/// What systemd says about our unit; none when it does not answer.
-pub type UnitReport = Option<Box<UnitFacts>>;
+/// What the service managers of this machine say about our process.
+#[derive(Debug, Default)]
+pub struct ManagerReport {
+    /// systemd about our unit; none when it does not answer.
+    unit: Option<Box<UnitFacts>>,
+    /// launchd about our job.
+    job: JobAnswer,
+}
 
 /// How often systemd is asked about our unit, and how long after one answer: on a busy machine it takes
 /// a moment until it holds what it was told to. Where the bus does not answer a temporary user, nothing
@@ -37,6 +46,8 @@ pub struct Supervision {
     verdict: SupervisorVerdict,
     /// What systemd says about our unit; none while it has not answered.
     unit: Option<UnitFacts>,
+    /// What launchd says about our job.
+    job: JobAnswer,
     /// What a predecessor knew.
     handed: Option<SupervisorVerdict>,
     /// Whether the process in front of this one, whose pid the outside knew, is gone.
@@ -69,6 +80,7 @@ impl Supervision {
             instance: instance.to_owned(),
             verdict,
             unit: None,
+            job: JobAnswer::Unknown,
             handed,
             front_lost: false,
             no_respawn,
@@ -81,18 +93,22 @@ impl Supervision {
         }
     }
 
-    /// Asks systemd about our unit, in a task.
-    pub fn ask(answer: Outbox<UnitReport>) {
-        Self::ask_for_listeners(answer, 1);
+    /// Asks the service managers about our process, in a task.
+    pub fn ask(&self, answer: Outbox<ManagerReport>) {
+        self.ask_for_listeners(answer, 1);
     }
 
     /// The same, and again where it did not answer in time or does not hold our listeners yet.
-    fn ask_for_listeners(answer: Outbox<UnitReport>, tries: usize) {
+    fn ask_for_listeners(&self, answer: Outbox<ManagerReport>, tries: usize) {
+        let instance = self.instance.clone();
         tokio::spawn(async move {
             for _ in 0..tries {
-                let unit = facts_of(std::process::id()).await;
+                let env = Env::real();
+                let (unit, job) =
+                    tokio::join!(facts_of(std::process::id()), own_job::find(&env, &instance));
                 let holds = unit.as_ref().is_some_and(UnitFacts::holds_listeners);
-                if !answer.send(unit.map(Box::new)) || holds {
+                let unit = unit.map(Box::new);
+                if !answer.send(ManagerReport { unit, job }) || holds {
                     return;
                 }
                 tokio::time::sleep(ASK_AGAIN).await;
@@ -100,8 +116,8 @@ impl Supervision {
         });
     }
 
-    /// systemd has answered. It is to keep so many listeners.
-    pub fn learn(&mut self, unit: UnitReport, listeners: usize) {
+    /// They have answered. systemd is to keep so many listeners.
+    pub fn learn(&mut self, ManagerReport { unit, job }: ManagerReport, listeners: usize) {
         if let Some(unit) = &unit
             && self.unit.is_some()
             && self.holds_listeners()
@@ -116,8 +132,13 @@ impl Supervision {
             );
         }
         self.unit = unit.map(|unit| *unit);
+        // No answer takes nothing back.
+        if job != JobAnswer::Unknown {
+            self.job = job;
+        }
         self.verdict = detect(&Evidence {
             manager: self.unit.clone(),
+            job: self.job.clone(),
             handed: self.handed.clone(),
             ..Evidence::gather(&Env::real(), &self.instance)
         });
@@ -178,8 +199,11 @@ impl Supervision {
         params: &RestartParams,
         drainers: usize,
         phase: &Phase,
+        listeners: ListenerOrigin,
     ) -> Result<StrategyChoice, StrategyRefusal> {
         let unit = self.unit.as_ref();
+        let by_launchd =
+            self.job().is_some_and(|job| job.keep_alive) && listeners == ListenerOrigin::PassedOn;
         choose(&StrategyFacts {
             mode: config.restart.mode,
             verdict: &self.verdict,
@@ -188,7 +212,8 @@ impl Supervision {
             no_respawn: self.no_respawn,
             can_speak_mainpid: self.notifier().active()
                 && unit.is_none_or(|unit| unit.hears_main()),
-            holder: unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
+            holder: by_launchd
+                || unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
             drainers,
             by_own_means: !params.force
                 && config.sidecar.values().any(|spec| spec.reload.is_some()),
@@ -243,13 +268,13 @@ impl Supervision {
 
     /// Brings its view up to date while this process serves; the first time it hears READY=1, and is
     /// asked about our unit: only now does it have what it is to keep for the next process.
-    pub fn serving(&mut self, detail: &str, answer: impl FnOnce() -> Outbox<UnitReport>) {
+    pub fn serving(&mut self, detail: &str, answer: impl FnOnce() -> Outbox<ManagerReport>) {
         if self.announced {
             self.working(detail);
         } else {
             self.announced = true;
             let tries = if self.notifier.active() { TRIES } else { 1 };
-            Self::ask_for_listeners(answer(), tries);
+            self.ask_for_listeners(answer(), tries);
             self.notifier().ready(detail);
         }
     }
@@ -296,6 +321,10 @@ impl Supervision {
     fn surroundings(&self, clock_runs: bool) -> Surroundings {
         let patience = match &self.unit {
             _ if !clock_runs => KillTime::Endless,
+            _ if self.by_launchd() => match self.job() {
+                Some(job) => job.exit_timeout.map_or(KillTime::Endless, KillTime::Limit),
+                None => KillTime::Limit(EXIT_TIMEOUT_LEAST),
+            },
             Some(unit) => unit.timeout_stop.map_or(KillTime::Endless, KillTime::Limit),
             None if self.by_systemd() => KillTime::Unanswered,
             None => KillTime::Endless,
@@ -310,10 +339,24 @@ impl Supervision {
     /// How long launchd must see this process, which has run for `uptime`, before it starts the next
     /// one without a pause.
     pub fn launchd_delay(&self, uptime: Duration, configured: Duration) -> Duration {
-        if matches!(self.verdict.supervisor, Supervisor::Launchd { .. }) {
-            launchd::exit_delay(uptime, launchd::throttle_interval(None), configured)
-        } else {
-            Duration::ZERO
+        let interval = self
+            .job()
+            .map_or(throttle::THROTTLE_DEFAULT, |job| job.throttle);
+        match self.by_launchd() {
+            true => throttle::exit_delay(uptime, interval, configured),
+            false => Duration::ZERO,
+        }
+    }
+
+    fn by_launchd(&self) -> bool {
+        matches!(self.verdict.supervisor, Supervisor::Launchd { .. })
+    }
+
+    /// The job of launchd that this process is, as far as launchd has said it.
+    fn job(&self) -> Option<&JobFacts> {
+        match &self.job {
+            JobAnswer::Job(job) => Some(job),
+            JobAnswer::NotAJob | JobAnswer::Unknown => None,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod oom;
 pub mod platform;
 pub mod port;
 pub mod process;
+pub mod program_run;
 mod record;
 pub mod send_queue;
 pub mod task;

@@ -12,7 +12,7 @@ use crate::config::{Env, EnvFilePlaces};
 /// Every file that would be this unit, in the order in which systemd prefers them: all but the
 /// first are shadowed.
 pub fn copies(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
-    let Ok(layout) = Layout::of(unit.scope, env) else {
+    let Ok(layout) = Layout::of_service(unit, env) else {
         return Vec::new();
     };
     let mut found: Vec<PathBuf> = Vec::new();

@@ -7,6 +7,7 @@ use nix::unistd::geteuid;
 
 use super::rights::{Rights, more_rights};
 use crate::config::Env;
+use crate::launchd::launchctl::NoLaunchctl;
 use crate::state::paths::Scope;
 use crate::state::paths::runtime_dir;
 use crate::systemd::bus::{Unreachable, user_name};
@@ -91,6 +92,12 @@ impl ServiceError {
     pub(crate) fn not_ours(path: &Path, why: &str, diff: &str) -> Self {
         let message = format!("{} {why}; nothing was changed", path.display());
         Self::refused(message).lines(diff.trim_end().lines())
+    }
+}
+
+impl From<NoLaunchctl> for ServiceError {
+    fn from(error: NoLaunchctl) -> Self {
+        Self::failed(error.to_string())
     }
 }
 

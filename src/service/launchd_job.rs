@@ -1,22 +1,24 @@
 //! A gateway as a job of launchd: loaded, unloaded, and asked about. What launchctl answers is never taken
 //! for what came of it: `print` says that.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ServiceError;
-use super::launchctl::{Launchctl, LaunchctlVerdict};
-use super::launchd_print::{JobPrint, JobState, LastEnd};
+use super::launchd_record::JobRecord;
 use super::layout::Installed;
 use super::manager::UnitState;
+use crate::launchd::EXIT_TIMEOUT_MOST;
+use crate::launchd::disabled;
+use crate::launchd::domain::LaunchdDomain;
+use crate::launchd::job_print::{JobPrint, JobState, LastEnd};
+use crate::launchd::launchctl::{Launchctl, LaunchctlVerdict};
+use crate::launchd::throttle::THROTTLE_DEFAULT;
 use crate::os::process::{PidFd, ancestors};
+use crate::state::paths::Scope;
 use crate::systemd::words::{ActiveState, LoadState, SubState, Word};
 use crate::text::shell;
-
-/// From SIGTERM to SIGKILL where launchd does not say it: the most that it has by default.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// After SIGKILL, until the process is gone and launchd knows it.
 const REAP: Duration = Duration::from_secs(5);
@@ -31,24 +33,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// siginfo's si_code of a process that ended by itself, and of one that a signal ended.
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
-
-/// Where agents of a user run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaunchdDomain {
-    /// As long as that user is logged in at the screen.
-    Gui(u32),
-    /// With any login, one by ssh, too; nothing is loaded into it by itself after a boot.
-    User(u32),
-}
-
-impl fmt::Display for LaunchdDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gui(uid) => write!(f, "gui/{uid}"),
-            Self::User(uid) => write!(f, "user/{uid}"),
-        }
-    }
-}
 
 /// What launchd knows of a label.
 enum Presence {
@@ -72,23 +56,18 @@ impl<'a> LaunchdJob<'a> {
     /// # Errors
     /// Where there is no launchd, or no domain of this user.
     pub async fn find(unit: &'a Installed) -> Result<Self, ServiceError> {
-        let launchctl = Launchctl::find()
-            .ok_or_else(|| ServiceError::failed("there is no launchd on this machine"))?;
         let uid = nix::unistd::geteuid().as_raw();
         let mut free = None;
-        for domain in [LaunchdDomain::Gui(uid), LaunchdDomain::User(uid)] {
-            let job = Self {
-                launchctl: launchctl.clone(),
-                unit,
-                domain,
-                loaded: None,
-            };
+        for job in Self::candidates(unit)? {
             match job.look().await? {
                 Presence::Loaded(print) => {
                     let loaded = Some(print);
                     return Ok(Self { loaded, ..job });
                 }
-                Presence::NotLoaded if free.is_none() && job.has_domain().await? => {
+                Presence::NotLoaded
+                    if free.is_none()
+                        && (job.domain == LaunchdDomain::System || job.has_domain().await?) =>
+                {
                     free = Some(job);
                 }
                 Presence::NotLoaded | Presence::NoDomain => {}
@@ -100,6 +79,49 @@ impl<'a> LaunchdJob<'a> {
             ))
             .next("log in at the screen or by ssh, then the same command again")
         })
+    }
+
+    /// The job in every domain that there is, loaded there or not.
+    ///
+    /// # Errors
+    /// When launchd cannot be asked.
+    pub async fn everywhere(unit: &'a Installed) -> Result<Vec<Self>, ServiceError> {
+        let mut found = Vec::new();
+        for job in Self::candidates(unit)? {
+            let loaded = match job.look().await? {
+                Presence::Loaded(print) => Some(print),
+                Presence::NotLoaded => None,
+                Presence::NoDomain => continue,
+            };
+            found.push(Self { loaded, ..job });
+        }
+        Ok(found)
+    }
+
+    /// The job in each domain in which it may be.
+    fn candidates(unit: &'a Installed) -> Result<Vec<Self>, ServiceError> {
+        let launchctl = Launchctl::find()
+            .ok_or_else(|| ServiceError::failed("there is no launchd on this machine"))?;
+        let uid = nix::unistd::geteuid().as_raw();
+        let domains = match unit.scope {
+            Scope::System => vec![LaunchdDomain::System],
+            Scope::User => vec![LaunchdDomain::Gui(uid), LaunchdDomain::User(uid)],
+        };
+        let job = |domain| Self {
+            launchctl: launchctl.clone(),
+            unit,
+            domain,
+            loaded: None,
+        };
+        Ok(domains.into_iter().map(job).collect())
+    }
+
+    /// Whether launchd is told not to load it, at the next login or boot either.
+    pub async fn is_disabled(&self) -> Result<bool, ServiceError> {
+        let domain = self.domain.to_string();
+        let answer = self.launchctl.call(&["print-disabled", &domain]).await?;
+        let is_said = answer.verdict == LaunchctlVerdict::Done;
+        Ok(is_said && disabled::is_disabled(&answer.output, &self.unit.unit))
     }
 
     /// What the job is doing, in the words that there are for a unit. A job of ours is always kept alive, so
@@ -163,11 +185,13 @@ impl<'a> LaunchdJob<'a> {
     pub async fn load(&mut self) -> Result<(), ServiceError> {
         let (domain, target) = (self.domain.to_string(), self.target());
         let path = self.unit.path.to_string_lossy().into_owned();
+        let mut was_read = false;
         // Whoever turned it off asks for it now. It is possible for every label, so it says nothing.
         self.launchctl.call(&["enable", &target]).await?;
         let deadline = Instant::now() + LOAD_LIMIT;
         loop {
             let answer = self.launchctl.call(&["bootstrap", &domain, &path]).await?;
+            was_read |= answer.verdict == LaunchctlVerdict::Done;
             self.refresh().await?;
             if self
                 .loaded
@@ -198,10 +222,41 @@ impl<'a> LaunchdJob<'a> {
             }
             sleep(PAUSE).await;
         }
+        if was_read {
+            self.record().loaded()?;
+        }
         // A domain may hold back what nobody demands, for days. It waits until the job is started, which
         // a throttle delays: what came of it is asked below.
         self.launchctl.call(&["kickstart", &target]).await?;
         self.refresh().await
+    }
+
+    /// Ends the process and has launchd start the next one, while the job stays loaded and launchd holds its
+    /// sockets. False where that did not give another process: then it is to be loaded anew.
+    ///
+    /// # Errors
+    /// When launchd cannot be asked.
+    pub async fn start_anew(&mut self) -> Result<bool, ServiceError> {
+        self.refresh().await?;
+        let Some(job) = self.loaded.clone() else {
+            return Ok(false);
+        };
+        let Some(before) = job.pid.filter(|_| self.record().is_current()) else {
+            return Ok(false);
+        };
+        // It waits for the end of the one, and for the start of the next.
+        let limit = exit_limit(&job) + job.throttle.unwrap_or(THROTTLE_DEFAULT) + REAP;
+        let target = self.target();
+        let arguments = ["kickstart", "-k", &target];
+        self.launchctl.call_within(&arguments, limit).await?;
+        self.refresh().await?;
+        let now = self.loaded.as_ref().and_then(|job| job.pid);
+        Ok(now.is_some_and(|pid| pid != before))
+    }
+
+    /// What is noted of it.
+    pub fn record(&self) -> JobRecord<'a> {
+        JobRecord::of(self.unit)
     }
 
     /// Unloads the job, which stops it, and waits until launchd has forgotten it and its process is gone.
@@ -212,12 +267,12 @@ impl<'a> LaunchdJob<'a> {
     pub async fn unload(&mut self) -> Result<bool, ServiceError> {
         self.refresh().await?;
         let Some(job) = self.loaded.clone() else {
+            self.record().unloaded()?;
             return Ok(false);
         };
         // Opened before the end begins, so that it is this process. One that has ended cannot be opened.
         let process = job.pid.and_then(|pid| PidFd::open(pid).ok());
-        let limit = job.exit_timeout.filter(|limit| !limit.is_zero());
-        let limit = limit.unwrap_or(EXIT_TIMEOUT) + REAP;
+        let limit = exit_limit(&job);
         let deadline = Instant::now() + limit;
         let target = self.target();
         let answer = self.launchctl.call(&["bootout", &target]).await?;
@@ -235,6 +290,7 @@ impl<'a> LaunchdJob<'a> {
         loop {
             self.refresh().await?;
             if self.loaded.is_none() {
+                self.record().unloaded()?;
                 return Ok(true);
             }
             if Instant::now() >= deadline {
@@ -276,4 +332,10 @@ impl<'a> LaunchdJob<'a> {
             ))),
         }
     }
+}
+
+/// The longest that its end takes.
+fn exit_limit(job: &JobPrint) -> Duration {
+    let limit = job.exit_timeout.filter(|limit| !limit.is_zero());
+    limit.unwrap_or(EXIT_TIMEOUT_MOST) + REAP
 }

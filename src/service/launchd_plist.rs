@@ -2,20 +2,19 @@
 //! holds what the defaults give.
 //!
 //! Left out on purpose: `EnableTransactions` (launchd may then kill at once on a stop),
-//! `AbandonProcessGroup` (a server must not outlive the gateway), `Sockets` (the gateway does not
-//! take them yet), `KeepAlive` with conditions (the gateway must always come back, after exit 0
+//! `AbandonProcessGroup` (a server must not outlive the gateway), `KeepAlive` with conditions (the gateway must always come back, after exit 0
 //! too: that is how it restarts itself there).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use plist::{Dictionary, Value};
 
-use crate::config::DEFAULT_INSTANCE;
+use crate::config::{Config, DEFAULT_INSTANCE, Listen};
+use crate::launchd::LABEL;
+use crate::launchd::sockets::SOCKETS;
 use crate::state::paths::Scope;
-
-/// Before the name of the instance in every label.
-pub const LABEL: &str = "org.gatewayctl.";
 
 /// Seconds from SIGTERM to SIGKILL, as TimeoutStopSec= of the units: the gateway forces its own end
 /// after 25.
@@ -43,6 +42,8 @@ pub struct JobPlan {
     pub cwd: PathBuf,
     /// Where its log goes, a crash's last words included.
     pub log: PathBuf,
+    /// Where clients reach it: launchd holds what it can, so that no connection is refused between two lives.
+    pub listen: Vec<Listen>,
     /// Variables, secrets among them: then the file is its owner's alone.
     pub environment: BTreeMap<String, String>,
 }
@@ -73,7 +74,8 @@ impl JobPlan {
             bin_dir: "/usr/local/bin".into(),
             run_as: Some(run_as.to_owned()),
             cwd: "/".into(),
-            log: format!("/Library/Logs/gateway/{instance}.log").into(),
+            listen: Config::default().gateway.listen,
+            log: log(Path::new("/Library"), Scope::System, instance),
             environment: environment
                 .map(|(key, value)| (key.to_owned(), value))
                 .into(),
@@ -87,8 +89,9 @@ impl JobPlan {
             scope: Scope::User,
             bin_dir: "/usr/local/bin".into(),
             run_as: None,
-            log: home.join(format!("Library/Logs/gateway/{instance}.log")),
+            log: log(&home.join("Library"), Scope::User, instance),
             cwd: home,
+            listen: Config::default().gateway.listen,
             environment: BTreeMap::new(),
         }
     }
@@ -117,6 +120,11 @@ impl JobPlan {
                 "LimitLoadToSessionType",
                 Value::Array(["Aqua", "Background"].map(Value::from).into()),
             ),
+        }
+        let sockets: Vec<Value> = self.listen.iter().filter_map(socket).collect();
+        if !sockets.is_empty() {
+            let named = Dictionary::from_iter([(SOCKETS.to_owned(), Value::Array(sockets))]);
+            set("Sockets", Value::Dictionary(named));
         }
         set("RunAtLoad", true.into());
         set("KeepAlive", true.into());
@@ -153,6 +161,28 @@ impl Default for JobPlan {
     }
 }
 
+/// One of Sockets. None for what launchd cannot hold: a port that the kernel chooses, an address of one
+/// interface, and a path, whose directory is not there yet when launchd would bind it. The family is named, or
+/// a name could lead to two sockets.
+fn socket(listen: &Listen) -> Option<Value> {
+    let Listen::Tcp(address) = listen else {
+        return None;
+    };
+    let family = match address {
+        SocketAddr::V4(_) => "IPv4",
+        SocketAddr::V6(address) if address.scope_id() == 0 => "IPv6",
+        SocketAddr::V6(_) => return None,
+    };
+    let entries = [
+        ("SockType", "stream".to_owned()),
+        ("SockFamily", family.to_owned()),
+        ("SockNodeName", address.ip().to_string()),
+        ("SockServiceName", address.port().to_string()),
+    ];
+    let entries = entries.map(|(key, value)| (key.to_owned(), Value::String(value)));
+    (address.port() != 0).then(|| Value::Dictionary(Dictionary::from_iter(entries)))
+}
+
 fn text(text: &str) -> Result<Value, PlistError> {
     let refused = |c: char| match c {
         '\t' | '\n' => false,
@@ -164,7 +194,17 @@ fn text(text: &str) -> Result<Value, PlistError> {
     Ok(Value::String(text.to_owned()))
 }
 
-fn path(path: &std::path::Path) -> Result<Value, PlistError> {
+/// The log of a job below the Library that has it. launchd opens it as the job's user, so that one must be able
+/// to write in its directory: a daemon has one of its own.
+pub fn log(library: &Path, scope: Scope, instance: &str) -> PathBuf {
+    let logs = library.join("Logs/gateway");
+    match scope {
+        Scope::User => logs.join(format!("{instance}.log")),
+        Scope::System => logs.join(instance).join("gateway.log"),
+    }
+}
+
+fn path(path: &Path) -> Result<Value, PlistError> {
     text(
         path.to_str()
             .ok_or_else(|| PlistError::NotText(path.to_owned()))?,
@@ -173,9 +213,8 @@ fn path(path: &std::path::Path) -> Result<Value, PlistError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::launchd::keys;
 
     #[test]
     fn the_shipped_jobs_are_what_the_defaults_give() {
@@ -250,6 +289,39 @@ mod tests {
             !agent.contains("UserName") && agent.contains("<string>Background</string>"),
             "{agent}"
         );
+    }
+
+    #[test]
+    fn every_key_that_is_written_is_one_of_launchd_s() {
+        for plan in [
+            JobPlan::daemon("web", "app"),
+            JobPlan::agent("web", "/Users/me".into()),
+        ] {
+            let read = Value::from_reader_xml(plan.text().unwrap().as_bytes()).unwrap();
+            let problems = keys::problems(read.as_dictionary().unwrap(), plan.scope);
+            assert!(problems.is_empty(), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn launchd_holds_the_addresses_that_it_can() {
+        let plan = JobPlan {
+            listen: ["127.0.0.1:80", "[::]:443", "127.0.0.1:0", "unix:/x"]
+                .map(|listen| listen.parse().unwrap())
+                .into(),
+            ..JobPlan::default()
+        };
+        let read = Value::from_reader_xml(plan.text().unwrap().as_bytes()).unwrap();
+        let sockets = &read.as_dictionary().unwrap()["Sockets"];
+        let sockets = sockets.as_dictionary().unwrap()["gateway"].as_array();
+        let said = |socket: &Value| {
+            ["SockFamily", "SockNodeName", "SockServiceName"].map(|key| {
+                let value = &socket.as_dictionary().unwrap()[key];
+                value.as_string().unwrap().to_owned()
+            })
+        };
+        let said: Vec<_> = sockets.unwrap().iter().map(said).collect();
+        assert_eq!(said, [["IPv4", "127.0.0.1", "80"], ["IPv6", "::", "443"]]);
     }
 
     #[test]

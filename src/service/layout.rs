@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
-use super::launchctl::Launchctl;
-use super::launchd_plist::LABEL;
+use super::launchd_plist;
 use super::manager_kind::ServiceManagerKind;
 use crate::config::{DEFAULT_INSTANCE, Env, check_instance, regular_file};
-use crate::state::paths::{Scope, runtime_dir};
+use crate::launchd::LABEL;
+use crate::launchd::launchctl::Launchctl;
+use crate::state::paths::{Paths, Scope, launchd_root, runtime_dir};
 use crate::state::untrusted_file;
 
 /// A longer file is not read as a unit.
@@ -112,15 +113,40 @@ impl Layout {
     /// Without a home directory, for an agent.
     pub fn launchd(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
         let systemd = Self::of(scope, env)?;
-        let units = match (scope, env.path("HOME")) {
-            (Scope::User, Some(home)) => home.join("Library/LaunchAgents"),
-            _ => "/Library/LaunchDaemons".into(),
+        // Of any instance: `gateway` and its name are below it.
+        let states = Paths::usual_states(env, "x");
+        let state = states.get(usize::from(scope == Scope::System));
+        let state = state.and_then(|dir| dir.parent()?.parent());
+        let state = state.map(Path::to_owned).into_iter().collect();
+        let root = launchd_root(env).unwrap_or_else(|| "/".into());
+        let (units, config) = match (scope, env.path("HOME")) {
+            (Scope::User, Some(home)) => (home.join("Library/LaunchAgents"), systemd.config),
+            _ => (root.join("Library/LaunchDaemons"), root.join("etc/gateway")),
         };
         Ok(Self {
             units,
+            config,
             vendor: Vec::new(),
+            state,
             ..systemd
         })
+    }
+
+    /// The directories of an installed gateway.
+    ///
+    /// # Errors
+    /// In user scope without a home directory.
+    pub fn of_service(service: &Installed, env: &Env<'_>) -> Result<Self, ServiceError> {
+        match service.manager {
+            ServiceManagerKind::Systemd => Self::of(service.scope, env),
+            ServiceManagerKind::Launchd => Self::launchd(service.scope, env),
+        }
+    }
+
+    /// Where the state of an instance is, the likeliest place.
+    pub fn state_dir(&self, instance: &str) -> Option<PathBuf> {
+        let dir = self.state.first()?;
+        Some(dir.join("gateway").join(instance))
     }
 
     /// Everything that StateDirectory= and RuntimeDirectory= may have made for an instance.
@@ -171,17 +197,14 @@ pub struct Installed {
 
 impl Installed {
     /// The log of a job of launchd, in the Library that has the job.
-    pub(super) fn launchd_log(&self) -> PathBuf {
-        let library = self
-            .path
-            .ancestors()
-            .nth(2)
-            .unwrap_or(Path::new("/Library"));
-        library.join(format!("Logs/gateway/{}.log", self.instance))
+    pub fn launchd_log(&self) -> PathBuf {
+        let library = self.path.ancestors().nth(2);
+        let library = library.unwrap_or(Path::new("/Library"));
+        launchd_plist::log(library, self.scope, &self.instance)
     }
 
     /// A job of launchd.
-    pub(super) fn agent(layout: &Layout, instance: String) -> Self {
+    pub(super) fn job(layout: &Layout, instance: String) -> Self {
         let unit = format!("{LABEL}{instance}");
         Self {
             scope: layout.scope,
@@ -221,8 +244,8 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
                 }
             }
         }
-        if layout.scope == Scope::User && Launchctl::find().is_some() {
-            here.extend(agents(env));
+        if Launchctl::find().is_some() {
+            here.extend(jobs(env, layout.scope));
         }
         here.sort_by(|a, b| a.instance.cmp(&b.instance));
         found.extend(here);
@@ -230,9 +253,9 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
     found
 }
 
-/// The gateways that launchd runs for this user.
-fn agents(env: &Env<'_>) -> Vec<Installed> {
-    let Ok(layout) = Layout::launchd(Scope::User, env) else {
+/// The gateways that launchd runs: for this user, or for the machine.
+fn jobs(env: &Env<'_>, scope: Scope) -> Vec<Installed> {
+    let Ok(layout) = Layout::launchd(scope, env) else {
         return Vec::new();
     };
     let names = untrusted_file::names(&layout.units).unwrap_or_default();
@@ -242,15 +265,14 @@ fn agents(env: &Env<'_>) -> Vec<Installed> {
         check_instance(instance).ok()?;
         Some(instance.to_owned())
     };
-    let agents = names.filter_map(instance).take(UNITS_SEEN);
-    agents
-        .map(|instance| Installed::agent(&layout, instance))
+    let jobs = names.filter_map(instance).take(UNITS_SEEN);
+    jobs.map(|instance| Installed::job(&layout, instance))
         .collect()
 }
 
 /// Where the state of an installed gateway may lie, the likeliest first.
 pub fn state_dirs(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
-    Layout::of(unit.scope, env)
+    Layout::of_service(unit, env)
         .map_or_else(|_| Vec::new(), |layout| layout.leftovers(&unit.instance))
 }
 

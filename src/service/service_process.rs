@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::environment_file::Secrets;
+use crate::config::environment_file::Secrets;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::manager::Manager;

@@ -8,7 +8,6 @@ use tokio::time::{Instant, interval_at};
 
 use super::error::{ServiceError, inside};
 use super::launchd_drive;
-use super::launchd_job::LaunchdJob;
 use super::layout::{Installed, Layout, find, installed};
 use super::manager::{
     JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, newest_line, systemctl,
@@ -138,7 +137,7 @@ pub async fn restart(
 /// What the manager knows of the service.
 pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
     if unit.manager == ServiceManagerKind::Launchd {
-        return Ok(LaunchdJob::find(unit).await?.state());
+        return launchd_drive::state(unit).await;
     }
     let manager = Manager::connect(unit.scope, env).await?;
     manager.state(&unit.unit).await
@@ -301,7 +300,7 @@ pub fn configuration(
     env: &Env<'_>,
     unit: &Installed,
 ) -> Result<Option<(PathBuf, Config)>, ConfigError> {
-    let Ok(layout) = Layout::of(unit.scope, env) else {
+    let Ok(layout) = Layout::of_service(unit, env) else {
         return Ok(None);
     };
     let file = layout.config_file(&unit.instance);

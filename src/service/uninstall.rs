@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::backup;
 use super::error::{ServiceError, inside};
 use super::launchd_drive;
+use super::launchd_record::JobRecord;
 use super::layout::{Installed, Layout, installed};
 use super::linger;
 use super::manager::{Manager, systemctl};
@@ -15,7 +16,7 @@ use super::report::{Say, Uninstalled};
 use super::rights::Rights;
 use super::start_stop::{is_inside, take_down};
 use crate::config::Env;
-use crate::state::paths::{Paths, Scope};
+use crate::state::paths::Scope;
 use crate::state::remove_tree::remove_tree;
 use crate::text::shell;
 
@@ -30,7 +31,7 @@ pub async fn uninstall(
     dry_run: bool,
     say: Say<'_>,
 ) -> Result<Uninstalled, ServiceError> {
-    let layout = Layout::of(unit.scope, env)?;
+    let layout = Layout::of_service(unit, env)?;
     let mut notes = Vec::new();
     let files = ours(unit, &layout, &mut notes)?;
     if !dry_run && unit.scope == Scope::System && !nix::unistd::geteuid().is_root() {
@@ -41,12 +42,12 @@ pub async fn uninstall(
         .next(Rights::now().again_as_root("")));
     }
     if unit.manager == ServiceManagerKind::Launchd {
-        let agent = Agent {
+        let job = JobRemoval {
             unit,
             layout,
             files,
         };
-        return agent.remove(env, dry_run, say, notes).await;
+        return job.remove(dry_run, say, notes).await;
     }
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
@@ -156,16 +157,15 @@ impl Removal<'_> {
 }
 
 /// A job of launchd that is to be removed.
-struct Agent<'a> {
+struct JobRemoval<'a> {
     unit: &'a Installed,
     layout: Layout,
     files: Vec<PathBuf>,
 }
 
-impl Agent<'_> {
+impl JobRemoval<'_> {
     async fn remove(
         self,
-        env: &Env<'_>,
         dry_run: bool,
         say: Say<'_>,
         notes: Vec<String>,
@@ -173,17 +173,19 @@ impl Agent<'_> {
         let Self { unit, layout, .. } = &self;
         let log = unit.launchd_log();
         let leftovers = layout.leftovers(&unit.instance);
-        let state = Paths::usual_states(env, &unit.instance).into_iter().take(1);
-        let leftovers = leftovers.into_iter().chain(state).chain([log.clone()]);
+        let leftovers = leftovers.into_iter().chain([log.clone()]);
         let mut all: Vec<PathBuf> = self.files.iter().cloned().chain(leftovers).collect();
         if !dry_run {
             launchd_drive::stop(unit, "uninstall", say).await?;
             for path in &self.files {
                 say(&format!("removing {}", path.display()));
             }
-            for path in &all {
+            // The property list last: as long as it is there, the same command goes on.
+            for path in all.iter().filter(|path| **path != unit.path) {
                 remove(path)?;
             }
+            remove(&JobRecord::of(unit).path())?;
+            remove(&unit.path)?;
             let originals = self
                 .files
                 .iter()
@@ -197,6 +199,9 @@ impl Agent<'_> {
             if let Some(dir) = log.parent() {
                 // A directory that still holds something stays, as it should.
                 let _ = std::fs::remove_dir(dir);
+                if unit.scope == Scope::System {
+                    let _ = dir.parent().map(std::fs::remove_dir);
+                }
             }
         }
         all.retain(|path| !dry_run || path.symlink_metadata().is_ok());

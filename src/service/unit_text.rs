@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::sandbox::Sandbox;
-use super::unit_quoting;
+use crate::config::unit_quoting;
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_PORT, EnvFilePlaces, Listen};
 use crate::state::paths::Scope;
 

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::SET_NAMES;
+use crate::config::environment_file::Secrets;
+use crate::config::{SET_NAMES, TEXT_MAX, VARIABLES_FILE, regular_file};
 use crate::os::process::Stat;
 use crate::os::working_directory::by_link;
 use crate::supervisor::HINTS;
@@ -24,6 +25,7 @@ const OURS: &[&str] = &[
     "GATEWAY_STARTUP_TRACE",
     FILE_VARIABLE,
     SET_NAMES,
+    VARIABLES_FILE,
     PID,
     PID_START,
 ];
@@ -56,12 +58,19 @@ impl Inherited {
     /// Reads the environment of this process, and raises its soft limit on open files to the hard
     /// one.
     pub fn take() -> Self {
+        let given = given(std::env::var_os(VARIABLES_FILE).map(PathBuf::from));
         let environment = std::env::vars_os()
+            .filter(|(name, _)| !given.iter().any(|(key, _)| *name == **key))
+            .chain(given.iter().map(|(key, value)| (key.into(), value.into())))
             .filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name)))
             .chain(this_process())
             .chain(unbuffered(std::env::var_os(PYTHON)))
             .collect();
-        let set = std::env::var(SET_NAMES).unwrap_or_default();
+        let in_file = given.iter().find(|(key, _)| key == SET_NAMES);
+        let set = in_file.map(|(_, names)| names.clone());
+        let set = set
+            .or_else(|| std::env::var(SET_NAMES).ok())
+            .unwrap_or_default();
         Self {
             environment,
             set: set.split(' ').map(str::to_owned).collect(),
@@ -77,6 +86,24 @@ impl Inherited {
             .iter()
             .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         text.for_each(|(name, value)| redactor.learn_env(name, value));
+    }
+}
+
+/// The variables of the file that `$GATEWAY_VARIABLES_FILE` names, as the service manager would have given them.
+/// Without them a server may fail, which the log explains, but the front door answers.
+fn given(file: Option<PathBuf>) -> Vec<(String, String)> {
+    let Some(file) = file else {
+        return Vec::new();
+    };
+    match regular_file::read_text(&file, TEXT_MAX) {
+        Ok(text) => Secrets::variables_of(&text),
+        Err(error) => {
+            tracing::error!(
+                "[gateway] the variables that --set gave are missing: cannot read {}: {error}",
+                file.display()
+            );
+            Vec::new()
+        }
     }
 }
 

@@ -10,6 +10,20 @@ use crate::text::words::words;
 /// The directory of the machine's state directories.
 const MACHINE_STATES: &str = "/var/lib/gateway";
 
+/// The same where launchd starts the machine's gateways.
+const MACHINE_STATES_OF_LAUNCHD: &str = "var/db/gateway";
+
+/// What tests have instead of `/` where launchd has its files; in debug builds only.
+const TEST_ROOT: &str = "GATEWAY_LAUNCHD_ROOT";
+
+/// What the machine's files of launchd are below; none where there is no launchd.
+pub fn launchd_root(env: &Env<'_>) -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        return Some("/".into());
+    }
+    env.path(TEST_ROOT).filter(|_| cfg!(debug_assertions))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// The state directory, 0700.
@@ -57,7 +71,7 @@ impl Paths {
     pub fn usual_states(env: &Env<'_>, instance: &str) -> Vec<PathBuf> {
         vec![
             user_states(env).join(instance),
-            Path::new(MACHINE_STATES).join(instance),
+            machine_states(env).join(instance),
         ]
     }
 
@@ -157,7 +171,10 @@ fn roots(env: &Env<'_>, scope: Option<Scope>) -> Vec<Root> {
         roots.push(root(user_states(env), true));
     }
     if scope != Some(Scope::User) {
-        roots.push(root("/run/gateway".into(), false));
+        roots.push(match launchd_root(env) {
+            Some(_) => root(machine_states(env), true),
+            None => root("/run/gateway".into(), false),
+        });
     }
     roots
 }
@@ -172,6 +189,14 @@ fn own_runtime_dir(env: &Env<'_>) -> Option<PathBuf> {
 pub fn runtime_dir(env: &Env<'_>) -> PathBuf {
     own_runtime_dir(env)
         .unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
+}
+
+/// The directory of the machine's state directories.
+fn machine_states(env: &Env<'_>) -> PathBuf {
+    match launchd_root(env) {
+        Some(root) => root.join(MACHINE_STATES_OF_LAUNCHD),
+        None => MACHINE_STATES.into(),
+    }
 }
 
 /// The directory of a user's state directories.

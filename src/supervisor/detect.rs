@@ -5,6 +5,7 @@
 
 use super::evidence::{Evidence, Parent};
 use super::verdict::{Supervisor, SupervisorVerdict};
+use crate::launchd::own_job::JobAnswer;
 use crate::systemd::UnitFacts;
 
 /// Inits, and subreapers that only collect orphans. A small init of a container (tini, catatonit)
@@ -131,9 +132,22 @@ fn of_unit(evidence: &Evidence) -> Supervisor {
     }
 }
 
-/// A terminal inherits `XPC_SERVICE_NAME`, so the label must be that of our own job and launchd the
-/// parent.
+/// launchd's word, and until it has answered the label of our own job with launchd as the parent. All that a
+/// job starts inherits `XPC_SERVICE_NAME`, terminals have it, too, and launchd is the parent of orphans: none
+/// of that stands against launchd's word.
 fn launchd(evidence: &Evidence) -> Recognized {
+    match &evidence.job {
+        JobAnswer::Job(job) if job.pid == evidence.pid => {
+            let label = job.label.clone();
+            let reason = format!(
+                "launchd says that this is the process of {}/{label}",
+                job.domain
+            );
+            return Some((Supervisor::Launchd { label }, reason));
+        }
+        JobAnswer::Job(_) | JobAnswer::NotAJob => return None,
+        JobAnswer::Unknown => {}
+    }
     if !evidence.macos || evidence.parent.pid != 1 {
         return None;
     }

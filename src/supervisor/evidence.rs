@@ -7,6 +7,8 @@ use nix::unistd::{Pid, getsid};
 
 use super::verdict::SupervisorVerdict;
 use crate::config::Env;
+use crate::launchd::LABEL;
+use crate::launchd::own_job::JobAnswer;
 use crate::os::process::{self, Stat};
 use crate::os::terminal;
 use crate::systemd::UnitFacts;
@@ -111,12 +113,14 @@ pub struct Evidence {
     pub label: String,
     /// Of the unit that our process is in: [`facts_of`](crate::systemd::unit::facts_of).
     pub manager: Option<UnitFacts>,
+    /// Of the job of launchd that our process is.
+    pub job: JobAnswer,
     /// The verdict of a predecessor.
     pub handed: Option<SupervisorVerdict>,
 }
 
 impl Evidence {
-    /// Looks at the real system. `manager` and `handed` are none: the caller asks for them.
+    /// Looks at the real system. `manager`, `job` and `handed` are none: the caller asks for them.
     pub fn gather(env: &Env<'_>, instance: &str) -> Self {
         let seen = HINTS
             .iter()
@@ -135,8 +139,9 @@ impl Evidence {
                 .iter()
                 .find(|path| std::path::Path::new(path).exists())
                 .map(|path| (*path).to_owned()),
-            label: format!("org.gatewayctl.{instance}"),
+            label: format!("{LABEL}{instance}"),
             manager: None,
+            job: JobAnswer::Unknown,
             handed: None,
         }
     }

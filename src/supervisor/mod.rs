@@ -2,7 +2,6 @@
 
 mod detect;
 mod evidence;
-pub mod launchd;
 mod verdict;
 
 pub use detect::detect;

@@ -6,7 +6,7 @@
 )]
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -28,16 +28,20 @@ pub fn take_passed() -> Vec<PassedFd> {
     };
     let mut seen = HashSet::new();
     list.filter_map(|(raw, name)| {
-        // SAFETY: borrowed for one call that fails cleanly when the number is not an open
-        // descriptor.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
-        // SAFETY: it is open, and the protocol gives it to this process, which takes each number
-        // once.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        let stat = nix::sys::stat::fstat(fd.as_fd()).ok()?;
-        seen.insert((stat.st_dev, stat.st_ino))
-            .then_some(PassedFd { name, fd })
+        let passed = claim(raw, name)?;
+        let stat = nix::sys::stat::fstat(passed.fd.as_fd()).ok()?;
+        seen.insert((stat.st_dev, stat.st_ino)).then_some(passed)
     })
     .collect()
+}
+
+/// Makes a descriptor that was passed to this process its own: no program that it starts inherits it. For each
+/// number that a service manager gives, once. None where that is not open.
+pub fn claim(raw: RawFd, name: String) -> Option<PassedFd> {
+    // SAFETY: borrowed for one call that fails cleanly when the number is not an open descriptor.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: it is open, and whoever passed it gives it to this process, which takes each number once.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    Some(PassedFd { name, fd })
 }

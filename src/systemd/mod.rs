@@ -20,7 +20,7 @@ mod properties;
 pub mod unit;
 pub mod words;
 
-pub use activation::{PassedFd, take_passed};
+pub use activation::{PassedFd, claim, take_passed};
 pub use notify::{CANNOT_LISTEN, Notifier, STANDING_BY, WAITING, WaitsFor};
 pub use properties::Properties;
 pub use unit::UnitFacts;

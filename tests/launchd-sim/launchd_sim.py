@@ -10,8 +10,11 @@ users of newer systems reported in public; [guess] nobody said. A guessed rule i
 import json
 import os
 import plistlib
+import pwd
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -26,6 +29,7 @@ class Switches:
     bootstrap_faults = 0  # So many calls of bootstrap fail and load nothing. [reports: after a bootout]
     bootstrap_fault = 5  # ... with this code.
     on_demand_only = 0  # 1: the domain holds back what no demand starts, such as RunAtLoad. [reports]
+    kill_after = 0  # So many calls from now on the caller of launchctl is killed, which is a test's own fault.
     settle_ms = 0  # How long a label stays listed after its process was reaped. [guess]
 
     def __init__(self, words):
@@ -78,8 +82,44 @@ class Job:
         self.exit_timeout = plist.get("ExitTimeOut", EXIT_TIMEOUT)
         self.state, self.process, self.last_end = "not running", None, "last exit code = (never exited)"
         self.runs, self.last_spawn, self.pended = 0, None, None
+        self.throttled = 0
         self.removing = self.kicked = False
         self.timer = self.killer = None
+        self.sockets = {}
+
+    def open_sockets(self):
+        """[man] Held as long as the label is loaded. [source] One that cannot be bound is left out, and the load goes on."""
+        for name, entries in self.plist.get("Sockets", {}).items():
+            for entry in entries if isinstance(entries, list) else [entries]:
+                family = {"IPv4": socket.AF_INET, "IPv6": socket.AF_INET6}[entry["SockFamily"]]
+                listener = socket.socket(family)
+                try:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    listener.bind((entry["SockNodeName"], int(entry["SockServiceName"])))
+                    listener.listen(4096)
+                except OSError:
+                    listener.close()
+                    continue
+                self.sockets.setdefault(name, []).append(listener)
+
+    def watch_sockets(self):
+        """[source] A connection that nobody has accepted is a demand, but not while a start is scheduled."""
+        listeners = [listener for group in self.sockets.values() for listener in group]
+        if listeners:
+            threading.Thread(target=self.wait_for_client, args=(listeners,), daemon=True).start()
+
+    def wait_for_client(self, listeners):
+        while True:
+            ready = select.select(listeners, [], [], 0.05)[0]
+            with lock:
+                if self.process or self.timer or self.removing:
+                    return
+                if ready:
+                    self.want("sockets", True)
+                    lock.notify_all()
+                    return
 
     def want(self, reason, demand):
         """[source] job_dispatch: held back, started, or later."""
@@ -87,6 +127,7 @@ class Job:
             return
         if self.launchd.switches.on_demand_only and not demand:
             self.pended = reason
+            self.watch_sockets()
             return
         self.pended = None
         age = None if self.last_spawn is None else int(time.monotonic() - self.last_spawn)
@@ -95,6 +136,7 @@ class Job:
             self.spawn()
         elif not self.timer:
             self.state = "spawn scheduled"
+            self.throttled += 1
             self.timer = self.after(self.throttle - age, self.throttle_over)
 
     def after(self, seconds, call):
@@ -118,18 +160,36 @@ class Job:
         self.last_spawn = time.monotonic()
         try:
             self.process = self.exec()
-        except OSError:
+        except (OSError, KeyError):
             self.state = "spawn failed"
             self.ended(EX_CONFIG << 8)
             return
         self.state = "running"
         threading.Thread(target=self.wait, args=(self.process,), daemon=True).start()
 
+    def as_user(self):
+        return self.domain == "system" and "UserName" in self.plist
+
+    def open_log(self, path):
+        """[source] Opened as the job's user."""
+        if not self.as_user():
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.seteuid(pwd.getpwnam(self.plist["UserName"]).pw_uid)
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        finally:
+            os.seteuid(0)
+
     def exec(self):
         plist = self.plist
         # [man] Agents of a login have these, and no profile of a shell. [reports] The label is in XPC_SERVICE_NAME.
         environment = {key: os.environ[key] for key in ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR") if key in os.environ}
         environment |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "XPC_SERVICE_NAME": self.label}
+        # Of the simulator alone: the way back to it, and what launch_activate_socket(3) gives on a Mac.
+        environment |= {"LAUNCHD_SIM": self.launchd.place, "GATEWAY_LAUNCHCTL": os.path.join(os.path.dirname(__file__), "launchctl")}
+        passed = {name: [listener.fileno() for listener in group] for name, group in self.sockets.items()}
+        for name, numbers in passed.items():
+            environment["LAUNCHD_SIM_SOCKETS"] = f"{name}={','.join(map(str, numbers))}"
         # [man] Values that are not text are dropped.
         environment |= {key: value for key, value in plist.get("EnvironmentVariables", {}).items() if isinstance(value, str)}
         # [man] Umask is a number, or a text in the manner of strtoul.
@@ -144,7 +204,7 @@ class Job:
             # [source] Appended to, made where it is not there; a folder is not made.
             before = os.umask(umask)
             try:
-                opened.append(os.open(plist[key], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+                opened.append(self.open_log(plist[key]))
             finally:
                 os.umask(before)
             return opened[-1]
@@ -160,7 +220,10 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log("StandardOutPath"),
                 stderr=log("StandardErrorPath"),
+                # [man] For daemons only, which are root's where they do not say.
+                **({"user": plist["UserName"], "group": pwd.getpwnam(plist["UserName"]).pw_gid} if self.as_user() else {}),
                 start_new_session=True,  # [source] setsid before exec
+                pass_fds=[number for numbers in passed.values() for number in numbers],
             )
         finally:
             for descriptor in opened:
@@ -202,6 +265,8 @@ class Job:
             self.want("kickstart", True)
         elif self.is_kept(code, by_signal):
             self.want("inefficient", False)
+        else:
+            self.watch_sockets()
 
     def is_kept(self, code, by_signal):
         keep = self.plist.get("KeepAlive", False)
@@ -219,6 +284,9 @@ class Job:
     def forget(self):
         # [source] The time of the last start goes with it: loaded again, it starts at once.
         self.launchd.jobs.pop((self.domain, self.label), None)
+        for group in self.sockets.values():
+            for listener in group:
+                listener.close()
 
     def stop(self):
         """[source] job_stop: SIGTERM, and SIGKILL after ExitTimeOut; 0 is for ever. A second stop changes nothing."""
@@ -245,7 +313,7 @@ class Job:
         lines = [
             f"active count = {1 if self.process else 0}",
             f"path = {self.path}",
-            "type = LaunchAgent",
+            f"type = {'LaunchDaemon' if self.domain == 'system' else 'LaunchAgent'}",
             f"state = {self.state}",
             "",
             f"program = {(self.plist.get('ProgramArguments') or [self.plist.get('Program')])[0]}",
@@ -255,25 +323,29 @@ class Job:
             f"minimum runtime = {self.throttle}",
             f"exit timeout = {self.exit_timeout}",
             f"runs = {self.runs}",
+            f"simulated throttled starts = {self.throttled}",  # Of the simulator alone.
         ]
         if self.process:
             lines += [f"pid = {self.process.pid}", "immediate reason = inefficient"]
+        properties = [name for name, key in (("keepalive", "KeepAlive"), ("runatload", "RunAtLoad")) if self.plist.get(key) is True]
         if self.pended:
             lines.append(f"pended nondemand spawn = {self.pended}")
         lines += [self.last_end, "resource coalition = {\n\t\tstate = active\n\t\tpid = 1\n\t}", "spawn type = interactive (4)"]
+        # [reports] KeepAlive with conditions is not among them.
+        lines.append(f"properties = {' | '.join([*properties, 'inferred program'])}")
         return f"{self.domain}/{self.label} = {{\n" + "".join(f"\t{line}\n" if line else "\n" for line in lines) + "}\n"
 
 
 class Launchd:
-    def __init__(self, switches):
-        self.switches, self.jobs, self.disabled = switches, {}, set()
+    def __init__(self, switches, place):
+        self.switches, self.place, self.jobs, self.disabled = switches, place, {}, set()
 
     def domain(self, name, verb):
         kind = name.split("/")[0]
         if kind == "gui" and not self.switches.gui:
             # [reports] What bootstrap and print say where nobody is logged in.
             raise Refusal(125, verb)
-        if kind not in ("gui", "user"):
+        if kind not in ("gui", "user", "system"):
             raise Refusal(125, verb)
         return name
 
@@ -281,8 +353,8 @@ class Launchd:
         domain, _, label = name.rpartition("/")
         job = self.jobs.get((self.domain(domain, verb), label))
         if not job:
-            kind, uid = domain.split("/")
-            unknown = f'Could not find service "{label}" in domain for user {kind}: {uid}'
+            place = "system" if domain == "system" else "user {}: {}".format(*domain.split("/"))
+            unknown = f'Could not find service "{label}" in domain for {place}'
             # [reports] print begins with another line.
             text = {"print": f"Bad request.\n{unknown}", "Kickstart": unknown}.get(verb)
             raise Refusal(code, verb, text)
@@ -313,7 +385,8 @@ class Launchd:
         except (plistlib.InvalidFileException, ValueError, SyntaxError, Exception) as error:
             raise error if isinstance(error, Refusal) else Refusal(109, verb)
         sessions = plist.get("LimitLoadToSessionType", "Aqua")  # [source] Aqua where an agent does not say.
-        if ("Aqua" if domain.startswith("gui/") else "Background") not in sessions:
+        session = {"gui": "Aqua", "user": "Background", "system": sessions}[domain.split("/")[0]]
+        if session not in sessions and session != sessions:
             raise Refusal(134, verb)
         if label in self.disabled:
             raise Refusal(119, verb)
@@ -321,10 +394,13 @@ class Launchd:
         if job := self.jobs.get((domain, label)):
             raise Refusal(37 if job.removing else 17, verb)
         job = self.jobs[domain, label] = Job(self, domain, path, plist)
+        job.open_sockets()
         keep = plist.get("KeepAlive", False)
         # [source] SuccessfulExit and Crashed imply RunAtLoad.
         if plist.get("RunAtLoad") or keep is True or (isinstance(keep, dict) and {"SuccessfulExit", "Crashed"} & set(keep)):
             job.want("speculative", False)
+        else:
+            job.watch_sockets()
 
     def bootout(self, target):
         # [reports] It answers at once, and the label stays listed until the process is reaped.
@@ -355,7 +431,7 @@ class Launchd:
         return f"{job.process.pid}\n" if "-p" in flags else ""
 
     def print(self, target):
-        if target.count("/") > 1:
+        if target.count("/") > (not target.startswith("system")):
             return self.target(target, 113, "print").print()
         self.domain(target, "print")
         rows = "".join(
@@ -380,6 +456,25 @@ class Launchd:
 
     VERBS = ("bootstrap", "bootout", "kickstart", "print", "enable", "disable", "print-disabled", "list")
 
+    def kill_caller(self, launchctl):
+        """Kills the parent of a launchctl that has its answer."""
+        with open(f"/proc/{launchctl}/stat") as stat:
+            parent = int(stat.read().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+
+    CHANGES = ("bootstrap", "bootout", "kickstart", "enable", "disable")
+
+    def call(self, words, peer, uid):
+        # [man] Only root changes what is in the domain of the machine; anybody may print it.
+        if uid and words[:1] and words[0] in self.CHANGES and any(word.split("/")[0] == "system" for word in words[1:]):
+            return 1, "", f"{words[0]} failed: 1: Operation not permitted\n"
+        answer = self.answer(words)
+        if words[:1] != ["simulate"] and self.switches.kill_after:
+            self.switches.kill_after -= 1
+            if not self.switches.kill_after:
+                self.kill_caller(peer)
+        return answer
+
     def answer(self, words):
         if not words or words[0] not in (*self.VERBS, "simulate"):
             return USAGE, "", "Unrecognized subcommand\n"
@@ -400,7 +495,8 @@ class Launchd:
 def serve(launchd, listener):
     def one(connection):
         with connection, connection.makefile("rw") as stream:
-            json.dump(launchd.answer(json.loads(stream.readline())), stream)
+            peer = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            json.dump(launchd.call(json.loads(stream.readline()), peer[0], peer[1]), stream)
 
     while True:
         connection, _ = listener.accept()
@@ -409,10 +505,11 @@ def serve(launchd, listener):
 
 def main():
     place, *words = sys.argv[1:]
-    launchd = Launchd(Switches(words))
+    launchd = Launchd(Switches(words), place)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.path.join(place, "launchd.sock"))
     listener.listen(64)
+    os.chmod(os.path.join(place, "launchd.sock"), 0o777)  # Every user's launchctl asks it.
     threading.Thread(target=serve, args=(launchd, listener), daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()

@@ -119,11 +119,19 @@ fn the_job_is_shown_and_plistlib_reads_it() {
         (
             "EnvironmentVariables",
             serde_json::json!({
-                "COLOR": "***",
-                "API_TOKEN": "***",
+                "GATEWAY_VARIABLES_FILE": home.join(".config/gateway/web.1.secrets.env"),
                 "GATEWAY_CONFIG": home.join(".config/gateway/web.1.toml"),
                 "GATEWAY_STATE_DIR": home.join(".local/state/gateway/web.1"),
             }),
+        ),
+        (
+            "Sockets",
+            serde_json::json!({"gateway": [{
+                "SockType": "stream",
+                "SockFamily": "IPv4",
+                "SockNodeName": "127.0.0.1",
+                "SockServiceName": "18789",
+            }]}),
         ),
         ("UserName", Value::Null),
         ("EnableTransactions", Value::Null),
@@ -182,7 +190,7 @@ fn a_daemon_has_a_user_and_what_launchd_cannot_do_is_refused() {
         );
         assert_eq!(
             job["StandardErrorPath"],
-            "/Library/Logs/gateway/launchd-test.log"
+            "/Library/Logs/gateway/launchd-test/gateway.log"
         );
     }
     let diff = show(&["--user", "--diff"]);
@@ -200,14 +208,6 @@ fn a_daemon_has_a_user_and_what_launchd_cannot_do_is_refused() {
     for (flags, part) in [
         (&["--user"][..], "there is no launchd on this machine"),
         (&["--user", "--now"], "there is no launchd on this machine"),
-        (
-            &["--system", "--now", "--run-as", "_gateway"],
-            "installing a daemon under launchd is not there yet",
-        ),
-        (
-            &["--user", "--dry-run", "--socket"],
-            "--socket is for systemd",
-        ),
         (
             &["--user", "--dry-run", "--sandbox", "strict"],
             "--sandbox is for systemd",

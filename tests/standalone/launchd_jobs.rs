@@ -1,150 +1,15 @@
 //! Agents of launchd from install to uninstall, driven against the simulator in `tests/launchd-sim`.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
+use crate::mac::{LABEL, Mac};
 use crate::support::site::all_of;
-use crate::support::{port, skip, wait};
-
-const LABEL: &str = "org.gatewayctl.gateway";
-
-/// A simulated launchd and the home of its user.
-struct Mac {
-    launchd: Child,
-    dir: tempfile::TempDir,
-    port: u16,
-}
-
-impl Mac {
-    /// None where the simulator cannot run.
-    fn boot(switches: &[&str]) -> Option<Self> {
-        if !skip::unless_there("python3") {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("home")).unwrap();
-        let mut launchd = Command::new("python3")
-            .arg(simulator().join("launchd_sim.py"))
-            .arg(dir.path())
-            .args(switches)
-            .env_clear()
-            .env("HOME", dir.path().join("home"))
-            .env("PATH", "/usr/bin:/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = launchd.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Some(Self {
-            launchd,
-            dir,
-            port: port::private(),
-        })
-    }
-
-    fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
-    }
-
-    fn run(&self, program: &Path, args: &[&str]) -> Output {
-        Command::new(program)
-            .args(args)
-            .current_dir(self.home())
-            .env_clear()
-            .env("HOME", self.home())
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LAUNCHD_SIM", self.dir.path())
-            .env("GATEWAY_LAUNCHCTL", simulator().join("launchctl"))
-            .output()
-            .unwrap()
-    }
-
-    fn ctl(&self, args: &[&str]) -> Output {
-        let program = Path::new(env!("CARGO_BIN_EXE_gatewayctl"));
-        self.run(program, &[&["--user"], args].concat())
-    }
-
-    /// A command that must succeed; what it printed.
-    fn must(&self, args: &[&str]) -> String {
-        let output = self.ctl(args);
-        assert!(output.status.success(), "{args:?}: {}", all_of(&output));
-        all_of(&output)
-    }
-
-    fn install(&self, more: &[&str]) -> Output {
-        let listen = format!("127.0.0.1:{}", self.port);
-        let begin = ["install", "--for", "launchd", "--now", "--listen", &listen];
-        let server = [
-            "--",
-            "python3",
-            "-m",
-            "http.server",
-            "{port}",
-            "--bind",
-            "127.0.0.1",
-        ];
-        self.ctl(&[&begin[..], more, &server].concat())
-    }
-
-    fn must_install(&self, more: &[&str]) -> String {
-        let output = self.install(more);
-        assert!(output.status.success(), "{}", all_of(&output));
-        all_of(&output)
-    }
-
-    fn launchctl(&self, args: &[&str]) -> Output {
-        self.run(&simulator().join("launchctl"), args)
-    }
-
-    /// What the simulator says of the job in a domain; none where it is not loaded there.
-    fn print(&self, domain: &str) -> Option<String> {
-        let target = format!("{domain}/{}/{LABEL}", geteuid());
-        let output = self.launchctl(&["print", &target]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        match output.status.code() {
-            Some(0) => Some(text),
-            Some(113) => None,
-            code => panic!("{code:?}: {text}"),
-        }
-    }
-
-    fn pid(&self, domain: &str) -> Option<i32> {
-        let print = self.print(domain)?;
-        let line = print.lines().find_map(|line| line.strip_prefix("\tpid = "));
-        line?.parse().ok()
-    }
-
-    fn serves(&self) -> bool {
-        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-    }
-
-    fn plist(&self) -> PathBuf {
-        self.home()
-            .join(format!("Library/LaunchAgents/{LABEL}.plist"))
-    }
-}
-
-impl Drop for Mac {
-    fn drop(&mut self) {
-        // The end of its input is its end, and that of its jobs.
-        drop(self.launchd.stdin.take());
-        let _ = self.launchd.wait();
-    }
-}
-
-fn simulator() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/launchd-sim")
-}
+use crate::support::wait;
 
 fn end(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
@@ -258,7 +123,7 @@ fn a_load_that_fails_after_an_unload_does_not_leave_the_gateway_unloaded() {
 
     // It does not, once: what ran before runs again.
     mac.launchctl(&["simulate", "bootstrap_faults=1", "bootstrap_fault=150"]);
-    let failed = mac.install(&["--set", "COLOR=red"]);
+    let failed = mac.install(&["--set", "COLOR="]);
     let said = all_of(&failed);
     assert_eq!(failed.status.code(), Some(1), "{said}");
     assert!(
@@ -270,7 +135,7 @@ fn a_load_that_fails_after_an_unload_does_not_leave_the_gateway_unloaded() {
 
     // Not even that: the next command is named, and works.
     mac.launchctl(&["simulate", "bootstrap_faults=2"]);
-    let said = all_of(&mac.install(&["--set", "COLOR=red"]));
+    let said = all_of(&mac.install(&["--set", "COLOR="]));
     assert!(
         said.contains("not loaded as it was before either"),
         "{said}"
@@ -341,4 +206,111 @@ fn a_change_of_somebody_else_is_not_written_over() {
     let kept = mac.ctl(&["uninstall"]);
     assert_eq!(kept.status.code(), Some(5), "{}", all_of(&kept));
     assert!(mac.serves() && mac.plist().exists());
+}
+
+/// Runs a command once for each call of launchctl that it makes, and kills it after that call; `then` sees what
+/// the next command finds. The last time nothing is killed.
+fn killed_after_each_call(mac: &Mac, command: &[&str], prepare: impl Fn(), then: impl Fn(u32)) {
+    for calls in 1.. {
+        prepare();
+        mac.launchctl(&["simulate", &format!("kill_after={calls}")]);
+        let output = mac.ctl(command);
+        mac.launchctl(&["simulate", "kill_after=0"]);
+        then(calls);
+        if output.status.code().is_some() {
+            assert!(output.status.success(), "{}", all_of(&output));
+            assert!(calls > 3, "{command:?} makes more than {calls} calls");
+            return;
+        }
+    }
+}
+
+fn serves_after_the_next_command(mac: &Mac, why: &str) {
+    let status = mac.ctl(&["status"]);
+    assert!(mac.print("gui").is_some(), "{why}: {}", all_of(&status));
+    wait::until(&format!("{why}: it serves"), || {
+        (mac.pid("gui").is_some() && mac.serves()).then_some(())
+    });
+}
+
+#[test]
+fn a_restart_that_was_killed_after_any_step_does_not_leave_the_job_unloaded() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    killed_after_each_call(
+        &mac,
+        &["restart", "--force"],
+        || {},
+        |calls| {
+            serves_after_the_next_command(&mac, &format!("restart, {calls} calls"));
+        },
+    );
+    // What was edited is to be read anew, so the job has to be unloaded.
+    let text = std::fs::read_to_string(mac.plist()).unwrap();
+    let edit = |throttle: u32| {
+        let throttle = format!("<integer>{throttle}</integer>");
+        let edited = text.replacen("<integer>1</integer>", &throttle, 1);
+        std::fs::write(mac.plist(), edited).unwrap();
+    };
+    let round = std::cell::Cell::new(1);
+    let prepare = || {
+        round.set(3 - round.get());
+        edit(round.get());
+    };
+    killed_after_each_call(&mac, &["restart", "--force"], prepare, |calls| {
+        serves_after_the_next_command(&mac, &format!("changed, {calls} calls"));
+    });
+    let read = format!("minimum runtime = {}", round.get());
+    assert!(mac.print("gui").unwrap().contains(&read));
+}
+
+#[test]
+fn a_stop_that_was_killed_after_any_step_ends_as_it_was_asked() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    let start = || drop(mac.must(&["start"]));
+    killed_after_each_call(&mac, &["stop"], start, |calls| {
+        let status = mac.ctl(&["status"]);
+        // The first call only looks: nothing was begun.
+        if calls > 1 {
+            assert!(mac.print("gui").is_none(), "{calls}: {}", all_of(&status));
+        }
+    });
+    killed_after_each_call(
+        &mac,
+        &["start"],
+        || drop(mac.must(&["stop"])),
+        |calls| {
+            // Before that it only looks.
+            if mac.plist().with_extension("json").exists() {
+                serves_after_the_next_command(&mac, &format!("start, {calls} calls"));
+            }
+        },
+    );
+}
+
+#[test]
+fn an_install_or_uninstall_that_was_killed_is_done_by_the_same_command() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    for calls in 1.. {
+        let color = format!("COLOR={calls}");
+        mac.launchctl(&["simulate", &format!("kill_after={calls}")]);
+        let killed = mac.install(&["--set", &color]);
+        mac.launchctl(&["simulate", "kill_after=0"]);
+        mac.must_install(&["--set", &color]);
+        let environment = mac.server_environment("gui");
+        assert!(environment.contains(&color), "{calls}: {environment:?}");
+        assert!(mac.serves(), "{calls}");
+        if killed.status.code().is_some() {
+            break;
+        }
+    }
+    let again = || drop(mac.must_install(&[]));
+    killed_after_each_call(&mac, &["uninstall"], again, |calls| {
+        mac.must(&["uninstall"]);
+        assert!(mac.print("gui").is_none(), "{calls}");
+        let left = walk(&mac.home());
+        assert!(left.is_empty(), "{calls}: {left:?}");
+    });
 }

@@ -267,9 +267,13 @@ impl Gateway {
     ) -> Result<Placement, StrategyRefusal> {
         let drainers = self.predecessor.predecessors.len();
         let config = &self.material.loaded.config;
-        let choice = self
-            .supervision
-            .choose(config, params, drainers, self.machine.phase())?;
+        let choice = self.supervision.choose(
+            config,
+            params,
+            drainers,
+            self.machine.phase(),
+            self.front_door.listeners.origin(),
+        )?;
         Ok(match choice.strategy {
             Strategy::InProcess => Placement::Here,
             Strategy::Respawn { waiter } => {

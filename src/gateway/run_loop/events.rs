@@ -60,9 +60,9 @@ impl Gateway {
             LoopEvent::Passages(number, passages) => self.passages_made(number, passages),
             LoopEvent::Relapsed(obituary) => self.relapsed(&obituary),
             LoopEvent::Drained(generation, end) => self.drained(generation, end),
-            LoopEvent::Supervised(unit) => {
+            LoopEvent::Supervised(report) => {
                 let listeners = self.front_door.listeners.stored();
-                self.supervision.learn(unit, listeners);
+                self.supervision.learn(report, listeners);
             }
             LoopEvent::Signalled(asked, intent) => self.signalled(asked, intent),
             LoopEvent::Read(number, material) => self.material_read(number, *material),

@@ -176,6 +176,7 @@ impl Gateway {
                     &RestartParams::default(),
                     self.predecessor.predecessors.len(),
                     self.machine.phase(),
+                    self.front_door.listeners.origin(),
                 )
                 .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
                 .into(),

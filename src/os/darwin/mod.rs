@@ -6,11 +6,16 @@
 //! nor the list of TCP sockets nor a sysctl by name, its socket records cannot be tested on Linux,
 //! and its build script runs bindgen, which needs libclang and 11 more packages.
 
+#[cfg(target_os = "macos")]
+mod activation;
 pub mod arguments;
 #[cfg(target_os = "macos")]
 pub mod calls;
 pub mod fdinfo;
 pub mod pcb;
+
+#[cfg(target_os = "macos")]
+pub use activation::activate_socket;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

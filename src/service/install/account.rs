@@ -14,8 +14,13 @@ const TEMPORARY: u32 = *mapped_owner::TEMPORARY.end();
 pub(super) fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`"))
-            .next(Rights::now().as_root(&format!("useradd --system {name}")))),
+        Ok(None) => {
+            let next = match cfg!(target_os = "macos") {
+                true => "dscl . -list /Users   (the users that there are)".to_owned(),
+                false => Rights::now().as_root(&format!("useradd --system {name}")),
+            };
+            Err(ServiceError::usage(format!("there is no user `{name}`")).next(next))
+        }
         Err(error) => Err(ServiceError::failed(format!(
             "cannot look up user `{name}`: {error}"
         ))),

@@ -22,6 +22,8 @@ pub(super) struct PlannedFile {
     pub mode: u32,
     /// The group that may read it, where it is not the caller's.
     pub group: Option<u32>,
+    /// The user that it belongs to, where that is not the caller.
+    pub owner: Option<u32>,
     /// What is there now.
     pub now: Written,
     /// Old and new text for people's eyes, where the real ones are secret.
@@ -37,6 +39,7 @@ impl PlannedFile {
             body,
             mode,
             group: None,
+            owner: None,
             shown: None,
         })
     }
@@ -50,13 +53,14 @@ impl PlannedFile {
         }
     }
 
-    /// Whether the bits and the group are as wanted.
+    /// Whether the bits, the group and the owner are as wanted.
     fn has_access(&self) -> bool {
         let Ok(meta) = fs::metadata(&self.path) else {
             return false;
         };
         meta.permissions().mode() & 0o777 == self.mode
             && self.group.is_none_or(|group| group == meta.gid())
+            && self.owner.is_none_or(|owner| owner == meta.uid())
     }
 
     pub fn diff(&self) -> String {
@@ -189,8 +193,10 @@ impl FileTransaction {
                 .map_err(|error| ServiceError::file("remove", path, &error));
         };
         self.make_parent(path).map_err(failed)?;
-        let this_user = nix::unistd::geteuid().as_raw();
-        let owner = wanted.group.map(|group| (this_user, group));
+        let user = wanted.owner.unwrap_or(nix::unistd::geteuid().as_raw());
+        let group = wanted.group.unwrap_or(nix::unistd::getegid().as_raw());
+        let is_given = wanted.group.is_some() || wanted.owner.is_some();
+        let owner = is_given.then_some((user, group));
         atomic_file::write_for(path, sign(body).as_bytes(), wanted.mode, owner).map_err(failed)
     }
 

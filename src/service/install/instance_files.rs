@@ -8,12 +8,12 @@ use toml::{Table, Value};
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
 use super::request::InstallRequest;
+use crate::config::environment_file::{Secrets, is_name};
+use crate::config::unit_quoting;
 use crate::config::{self, Config, MAIN_SIDECAR};
-use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::provenance::Written;
-use crate::service::unit_quoting;
 use crate::supervisor::HINTS;
 use crate::text::redact::Redactor;
 
@@ -87,11 +87,6 @@ impl InstanceFiles {
     /// The file of variables that the unit must name.
     pub fn secrets_file(&self) -> Option<PathBuf> {
         (!self.secrets.is_empty()).then(|| self.secrets_path.clone())
-    }
-
-    /// The variable that names what `--set` set, where a file of variables must not replace it.
-    pub fn set_names(&self) -> Option<(String, String)> {
-        self.secrets.names().filter(|_| has_env_file(&self.config))
     }
 
     /// Teaches every secret that there is and that there will be.

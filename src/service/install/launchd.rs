@@ -1,26 +1,33 @@
-//! Installing an agent of launchd. What a daemon would be is only shown.
+//! Installing an agent or a daemon of launchd.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+
+use super::account::account;
 use super::address_conflicts;
 use super::file_transaction::{FileTransaction, PlannedFile};
 use super::instance_files::InstanceFiles;
 use super::plan::InstallFacts;
 use super::request::InstallRequest;
 use super::variables;
-use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::config::{DEFAULT_INSTANCE, Env, VARIABLES_FILE};
+use crate::launchd::domain::LaunchdDomain;
+use crate::launchd::launchctl::Launchctl;
 use crate::service::error::{ServiceError, inside};
-use crate::service::launchctl::Launchctl;
 use crate::service::launchd_drive;
-use crate::service::launchd_job::{LaunchdDomain, LaunchdJob};
+use crate::service::launchd_job::LaunchdJob;
 use crate::service::launchd_plist::JobPlan;
+use crate::service::launchd_record::{JobAim, JobRecord};
 use crate::service::layout::{Installed, Layout, usual_scope};
+use crate::service::provenance::Written;
 use crate::service::report::{InstallOutcome, InstallReport, Say};
 use crate::service::rights::Rights;
 use crate::service::sandbox::Sandbox;
 use crate::service::unit_text::RunAs;
-use crate::state::paths::{Paths, Scope};
-use crate::text::redact::{MASK, Redactor};
+use crate::state::paths::Scope;
+use crate::text::redact::Redactor;
 
 /// Of a job in the domain that a login by ssh makes.
 const NOBODY_AT_THE_SCREEN: &str = "nobody is logged in at the screen: the job runs until the next boot, and after that from the first login there";
@@ -28,7 +35,7 @@ const NOBODY_AT_THE_SCREEN: &str = "nobody is logged in at the screen: the job r
 /// Writes configuration and job and loads it, or shows what would be written.
 ///
 /// # Errors
-/// Kind Usage for what launchd cannot do, and for a daemon without `--dry-run` or `--diff`. When the job
+/// Kind Usage for what launchd cannot do, Permission for a daemon by another user than root. When the job
 /// cannot be loaded, everything is as it was before.
 pub(super) async fn install(
     env: &Env<'_>,
@@ -36,7 +43,7 @@ pub(super) async fn install(
     say: Say<'_>,
 ) -> Result<InstallReport, ServiceError> {
     refuse(request)?;
-    let plan = AgentPlan::make(env, request)?;
+    let plan = LaunchdPlan::make(env, request)?;
     let mut report = plan.report(request);
     if request.only_shows() {
         return Ok(report);
@@ -61,6 +68,15 @@ pub(super) async fn install(
     if let LaunchdDomain::User(_) = job.domain {
         report.notes.push(NOBODY_AT_THE_SCREEN.to_owned());
     }
+    let record = JobRecord::of(&plan.service);
+    let reloads = job.loaded.is_some() && !plan.files.is_empty();
+    if request.now {
+        // Whatever ends this command from here on: the next one loads what is written.
+        record.begin(match reloads {
+            true => JobAim::Reloaded,
+            false => JobAim::Loaded,
+        })?;
+    }
     let applied = plan.write(say)?;
     if !request.now {
         report.notes.extend(applied.keep());
@@ -73,7 +89,7 @@ pub(super) async fn install(
         return Ok(report);
     }
     let was_loaded = job.loaded.is_some();
-    let driven = match was_loaded && !plan.files.is_empty() {
+    let driven = match reloads {
         true => launchd_drive::restart(&plan.service, &plan.contents.config, say).await,
         false => launchd_drive::start(&plan.service, &plan.contents.config, say).await,
     };
@@ -89,17 +105,19 @@ pub(super) async fn install(
 }
 
 /// What install would make of a request on this machine.
-struct AgentPlan {
+struct LaunchdPlan {
     service: Installed,
     layout: Layout,
     job: JobPlan,
     contents: InstanceFiles,
+    /// The user of a daemon.
+    owner: Option<User>,
     /// Those that change.
     files: Vec<PlannedFile>,
     redactor: Redactor,
 }
 
-impl AgentPlan {
+impl LaunchdPlan {
     fn make(env: &Env<'_>, request: &InstallRequest) -> Result<Self, ServiceError> {
         let scope = request.scope.unwrap_or_else(usual_scope);
         let facts = InstallFacts::gather(env, Layout::launchd(scope, env)?, 0)?;
@@ -109,13 +127,31 @@ impl AgentPlan {
             .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
         variables::check(request, &facts.place)?;
         let contents = InstanceFiles::make(request, instance.clone(), &facts.layout, &facts.place)?;
-        let job = job(env, request, &facts, scope, &instance)?;
+        let mut job = JobPlan {
+            listen: contents.config.gateway.listen.clone(),
+            ..job(env, request, &facts, scope, &instance)?
+        };
+        if let Some(file) = contents.secrets_file() {
+            let path = file.to_string_lossy().into_owned();
+            job.environment.insert(VARIABLES_FILE.to_owned(), path);
+        }
         let redactor = contents.redactor(request);
-        let plist = plan_plist(&facts.layout, &job, &contents, &redactor)?;
-        let files = contents.config_file.clone().into_iter().chain([plist]);
+        let plist = plan_plist(&facts.layout, &job)?;
+        let is_shown = request.only_shows();
+        let user = job.run_as.as_deref().filter(|_| !is_shown);
+        let owner = user.map(account).transpose()?;
+        let owned = |file: PlannedFile| PlannedFile {
+            owner: owner.as_ref().map(|user| user.uid.as_raw()),
+            group: owner.as_ref().map(|user| user.gid.as_raw()),
+            ..file
+        };
+        let of_gateway = [&contents.config_file, &contents.variables];
+        let of_gateway = of_gateway.into_iter().flatten().cloned().map(owned);
+        let files = of_gateway.chain([plist]);
         Ok(Self {
-            service: Installed::agent(&facts.layout, instance),
+            service: Installed::job(&facts.layout, instance),
             files: files.filter(PlannedFile::changes).collect(),
+            owner,
             layout: facts.layout,
             job,
             contents,
@@ -129,8 +165,8 @@ impl AgentPlan {
         let log_dir = self.job.log.parent();
         actions.extend(log_dir.map(|dir| format!("make {}", dir.display())));
         let domain = match self.layout.scope {
-            Scope::System => "system".to_owned(),
-            Scope::User => format!("gui/{}", nix::unistd::geteuid()),
+            Scope::System => LaunchdDomain::System,
+            Scope::User => LaunchdDomain::Gui(nix::unistd::geteuid().as_raw()),
         };
         actions.push(format!("load {} into {domain}", self.service.unit));
         let shown = self.files.iter().filter(|_| request.only_shows());
@@ -168,11 +204,15 @@ impl AgentPlan {
     }
 
     /// Writes what changes, and makes the directory of the log: launchd makes none, and does not start a
-    /// job whose log it cannot open.
+    /// job whose log it cannot open. A daemon's user cannot make its own, nor one for its state.
     fn write(&self, say: Say<'_>) -> Result<FileTransaction, ServiceError> {
-        if let Some(dir) = self.job.log.parent() {
-            std::fs::create_dir_all(dir)
-                .map_err(|error| ServiceError::file("make", dir, &error))?;
+        let log = self.job.log.parent().map(Path::to_owned);
+        let state = self.layout.state_dir(&self.service.instance);
+        let state = state.filter(|_| self.owner.is_some());
+        for (dir, mode) in [(log, 0o755), (state, 0o700)] {
+            if let Some(dir) = dir {
+                self.make_directory(&dir, mode)?;
+            }
         }
         let mut applied = FileTransaction::default();
         for file in &self.files {
@@ -180,6 +220,19 @@ impl AgentPlan {
             applied.apply(file)?;
         }
         Ok(applied)
+    }
+
+    fn make_directory(&self, dir: &Path, mode: u32) -> Result<(), ServiceError> {
+        let failed = |error: &std::io::Error| ServiceError::file("make", dir, error);
+        std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+        let Some(user) = &self.owner else {
+            return Ok(());
+        };
+        // What is above it belongs to root, so no other user puts a link in its place.
+        let own = std::os::unix::fs::lchown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+        let mode = std::fs::Permissions::from_mode(mode);
+        own.and_then(|()| std::fs::set_permissions(dir, mode))
+            .map_err(|error| failed(&error))
     }
 
     /// A job that is loaded stays, and keeps trying. Where launchd has not loaded it, the files are as they
@@ -193,11 +246,13 @@ impl AgentPlan {
     ) -> ServiceError {
         let now = LaunchdJob::find(&self.service).await;
         if now.is_ok_and(|job| job.loaded.is_some()) {
+            let _ = JobRecord::of(&self.service).end();
             applied.keep();
             return error;
         }
         drop(applied);
         if !was_loaded {
+            let _ = JobRecord::of(&self.service).end();
             return error.lines(["nothing is installed: everything is as it was before"]);
         }
         say("loading the job as it was before");
@@ -210,64 +265,28 @@ impl AgentPlan {
     }
 }
 
-/// The job with its variables; with their values hidden for people's eyes.
-fn plan_plist(
-    layout: &Layout,
-    job: &JobPlan,
-    contents: &InstanceFiles,
-    redactor: &Redactor,
-) -> Result<PlannedFile, ServiceError> {
-    let text = |shown: bool| {
-        let mut job = job.clone();
-        let secrets = contents
-            .secrets
-            .variables()
-            .map(|(key, value)| (key.to_owned(), if shown { MASK } else { value }.to_owned()));
-        job.environment.extend(secrets);
-        job.environment.extend(contents.set_names());
-        job.text()
-            .map_err(|error| ServiceError::usage(error.to_string()))
-    };
-    // A user who can read it sees the variables.
-    let mode = if contents.secrets.is_empty() {
-        0o644
-    } else {
-        0o600
-    };
+/// The property list, which everybody may read, as what launchd shows of a job.
+fn plan_plist(layout: &Layout, job: &JobPlan) -> Result<PlannedFile, ServiceError> {
+    let text = job.text();
+    let text = text.map_err(|error| ServiceError::usage(error.to_string()))?;
     let path = layout.units.join(format!("{}.plist", job.label()));
-    let plist = PlannedFile::new(path, Some(text(false)?), mode)?;
-    let before = plist.now.text().map(|text| redactor.text(text));
-    Ok(PlannedFile {
-        shown: Some((before.unwrap_or_default(), text(true)?)),
-        ..plist
-    })
+    PlannedFile::new(path, Some(text), 0o644)
 }
 
 fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
     let usage = |what: &str, next: &str| Err(ServiceError::usage(what).next(next));
     let is_shown = request.only_shows();
-    if !is_shown && request.scope.unwrap_or_else(usual_scope) == Scope::System {
-        return usage(
-            "installing a daemon under launchd is not there yet: it can only be shown",
-            "the same command with --dry-run, or with --user   (an agent)",
+    let is_daemon = request.scope.unwrap_or_else(usual_scope) == Scope::System;
+    if !is_shown && is_daemon && !nix::unistd::geteuid().is_root() {
+        return Err(
+            ServiceError::permission("only root may install a daemon of the machine")
+                .next(Rights::now().again_as_root("")),
         );
     }
     if !is_shown && Launchctl::find().is_none() {
         return usage(
             "there is no launchd on this machine: what it would be can only be shown",
             "the same command with --dry-run",
-        );
-    }
-    if !is_shown && std::env::var_os("SUDO_UID").is_some() {
-        return usage(
-            "an agent belongs to the user who installs it, which would be root",
-            "the same command without sudo",
-        );
-    }
-    if request.socket {
-        return usage(
-            "--socket is for systemd: the gateway does not take sockets from launchd yet",
-            "the same command without it",
         );
     }
     if request
@@ -292,14 +311,17 @@ fn job(
     let job = match scope {
         Scope::System => {
             let user = match &request.run_as {
-                Some(RunAs::User(name)) => Some(name),
-                _ => facts.sudo_user.as_ref(),
+                Some(RunAs::User(name)) => Some(name.clone()),
+                _ => user_before(&facts.layout, instance).or_else(|| facts.sudo_user.clone()),
             };
             let user = user.ok_or_else(|| {
                 ServiceError::usage("a daemon needs a user to run as: launchd makes up none")
                     .next("the same command with --run-as USER")
             })?;
-            JobPlan::daemon(instance, user)
+            JobPlan {
+                log: Installed::job(&facts.layout, instance.to_owned()).launchd_log(),
+                ..JobPlan::daemon(instance, &user)
+            }
         }
         Scope::User if request.run_as.is_some() => {
             return Err(ServiceError::usage(
@@ -307,29 +329,36 @@ fn job(
             )
             .next(Rights::now().again_as_root("--system")));
         }
-        Scope::User => agent(env, &facts.layout, instance),
+        Scope::User => {
+            let home = env.path("HOME").unwrap_or_else(|| PathBuf::from("/"));
+            JobPlan::agent(instance, home)
+        }
     };
-    Ok(JobPlan {
-        bin_dir: facts.bin_dir.clone(),
-        ..job
-    })
-}
-
-/// The agent, told where its files are: what says so in this shell (XDG_CONFIG_HOME, XDG_STATE_HOME), and
-/// who the user is, counts for nothing where launchd starts it.
-fn agent(env: &Env<'_>, layout: &Layout, instance: &str) -> JobPlan {
-    let home = env.path("HOME").unwrap_or_else(|| PathBuf::from("/"));
-    let mut job = JobPlan::agent(instance, home);
-    let state = Paths::usual_states(env, instance).into_iter().next();
+    // It is told where its files are: what says so in this shell (XDG_CONFIG_HOME, XDG_STATE_HOME), and who
+    // the user is, counts for nothing where launchd starts it.
+    let mut environment = job.environment;
     let files = [
-        ("GATEWAY_CONFIG", Some(layout.config_file(instance))),
-        ("GATEWAY_STATE_DIR", state),
+        ("GATEWAY_CONFIG", Some(facts.layout.config_file(instance))),
+        ("GATEWAY_STATE_DIR", facts.layout.state_dir(instance)),
     ];
     for (name, path) in files {
         if let Some(path) = path {
             let path = path.to_string_lossy().into_owned();
-            job.environment.insert(name.to_owned(), path);
+            environment.insert(name.to_owned(), path);
         }
     }
-    job
+    Ok(JobPlan {
+        bin_dir: facts.bin_dir.clone(),
+        environment,
+        ..job
+    })
+}
+
+/// The user of the daemon that is installed.
+fn user_before(layout: &Layout, instance: &str) -> Option<String> {
+    let path = Installed::job(layout, instance.to_owned()).path;
+    let written = Written::look(&path).ok()?;
+    let plist = plist::Value::from_reader_xml(written.text()?.as_bytes()).ok()?;
+    let user = plist.as_dictionary()?.get("UserName")?.as_string()?;
+    Some(user.to_owned())
 }

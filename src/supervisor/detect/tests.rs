@@ -229,6 +229,37 @@ fn launchd_needs_our_own_label_and_the_parent() {
 }
 
 #[test]
+fn launchd_s_own_word_counts_more_than_what_jobs_inherit() {
+    use crate::launchd::domain::LaunchdDomain;
+    use crate::launchd::own_job::{JobAnswer, JobFacts};
+    let ours = "org.gatewayctl.gateway";
+    let job = |pid| {
+        JobAnswer::Job(JobFacts {
+            label: "com.acme.api".into(),
+            domain: LaunchdDomain::Gui(501),
+            pid,
+            keep_alive: true,
+            throttle: std::time::Duration::from_secs(10),
+            exit_timeout: None,
+        })
+    };
+    for (job, expected) in [
+        (job(PID), "launchd com.acme.api"),
+        (job(PID + 1), "none"),
+        // An orphan of a job of ours: the variable and the parent fit, and it is none.
+        (JobAnswer::NotAJob, "none"),
+        (JobAnswer::Unknown, "launchd org.gatewayctl.gateway"),
+    ] {
+        let evidence = Evidence {
+            macos: true,
+            job: job.clone(),
+            ..evidence((1, "launchd"), &[("XPC_SERVICE_NAME", ours)])
+        };
+        assert_eq!(found(&evidence), expected, "{job:?}");
+    }
+}
+
+#[test]
 fn process_1_is_a_container_s_and_terminals_are_people_s() {
     let mut first = Evidence {
         pid: 1,

@@ -9,7 +9,7 @@ use crate::cli::{CliError, Exit};
 use crate::config::regular_file::same_content;
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 use crate::os::process;
-use crate::service::program_run::{PROOF, explain, run};
+use crate::os::program_run::{PROOF, explain, run};
 use crate::text::escape::escape;
 use crate::text::shell;
 

@@ -5,12 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::environment_file::Secrets;
 use crate::config::{Env, dotenv, regular_file};
 use crate::diagnose::doctor::unit_facts::{
     InstalledUnit, UnitEnvFile, UnitFile, UnitLine, UnitProperties,
 };
 use crate::service::drift;
-use crate::service::environment_file::Secrets;
 use crate::service::linger;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What launchd does with a job that it has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum JobState {
+pub enum JobState {
     Running,
     /// It is started when its throttle interval is over.
     Scheduled,
@@ -17,14 +17,14 @@ pub(super) enum JobState {
 
 /// How the last life of a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastEnd {
+pub enum LastEnd {
     Exited(i32),
     Signalled(i32),
 }
 
 /// A job that is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct JobPrint {
+pub struct JobPrint {
     pub state: JobState,
     pub pid: Option<u32>,
     /// None where it has not ended, or where that is not said.
@@ -33,8 +33,13 @@ pub(super) struct JobPrint {
     pub runs: Option<u32>,
     /// The least from one start to the next.
     pub throttle: Option<Duration>,
-    /// From SIGTERM to SIGKILL.
+    /// From SIGTERM to SIGKILL; zero is for ever.
     pub exit_timeout: Option<Duration>,
+    /// Whether it is started again whatever its exit code: KeepAlive without conditions. None where nothing
+    /// is said of its properties.
+    pub keep_alive: Option<bool>,
+    /// Whether the domain holds back what no demand starts, for how long nobody says.
+    pub is_held: bool,
 }
 
 impl JobPrint {
@@ -67,6 +72,9 @@ impl JobPrint {
             runs: number("runs"),
             throttle: seconds("minimum runtime"),
             exit_timeout: seconds("exit timeout"),
+            keep_alive: value("properties")
+                .map(|all| all.split('|').any(|one| one.trim() == "keepalive")),
+            is_held: value("pended nondemand spawn").is_some(),
         }
     }
 }
@@ -105,6 +113,7 @@ mod tests {
         \tenvironment = {\n\t\tA => {\n\t\tpid = 4\n\t\t}\n\t\tTOKEN => canary\n\t}\n\
         \tminimum runtime = 10\n\texit timeout = 30\n\truns = 3\n\tpid = 4711\n\
         \tlast exit code = 78: EX_CONFIG\n\
+        \tproperties = partial import | keepalive | runatload\n\
         \tresource coalition = {\n\t\tstate = active\n\t\tpid = 1\n\t}\n\tstate = later\n}\n";
 
     #[test]
@@ -117,6 +126,8 @@ mod tests {
             runs: Some(3),
             throttle: Some(Duration::from_secs(10)),
             exit_timeout: Some(Duration::from_secs(30)),
+            keep_alive: Some(true),
+            is_held: false,
         };
         assert_eq!(job, expected);
         assert!(!format!("{job:?}").contains("canary"));

@@ -7,8 +7,7 @@
 
 use std::str::Chars;
 
-use super::unit_quoting;
-use crate::config::SET_NAMES;
+use super::{SET_NAMES, unit_quoting};
 use crate::text::redact::{MASK, Redactor};
 
 /// What systemd takes for the end of a line, in either order and number.
@@ -32,6 +31,13 @@ impl Secrets {
         let mut rest = text.chars();
         let entries = std::iter::from_fn(|| Entry::read(&mut rest));
         Self(entries.filter(|entry| !entry.sets(SET_NAMES)).collect())
+    }
+
+    /// The variables of a file's text as a service gets them, the names of those that were set included.
+    pub fn variables_of(text: &str) -> Vec<(String, String)> {
+        let mut rest = text.chars();
+        let entries = std::iter::from_fn(|| Entry::read(&mut rest));
+        entries.filter_map(|entry| entry.variable).collect()
     }
 
     /// Sets a variable; an empty value removes it.

@@ -5,13 +5,13 @@
 /// systemd replaces `$NAME` in arguments but not in the program's path, and doubling the `$` is
 /// right in the one and wrong in the other; the prefix `:` (systemd 244) switches the replacement
 /// off for the whole line, and is used only where it matters.
-pub(super) fn program(path: &str) -> String {
+pub fn program(path: &str) -> String {
     let prefix = if path.contains('$') { ":" } else { "" };
     format!("{prefix}{}", word(path))
 }
 
 /// The text of a word that [`word`] wrote.
-pub(super) fn read_word(word: &str) -> String {
+pub fn read_word(word: &str) -> String {
     let inner = word
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));
@@ -29,7 +29,7 @@ pub(super) fn read_word(word: &str) -> String {
 }
 
 /// A word, quoted where needed; `%`, quotes and backslash are kept from their special meaning.
-pub(super) fn word(text: &str) -> String {
+pub fn word(text: &str) -> String {
     let plain = |c: char| {
         c.is_ascii_alphanumeric()
             || matches!(
@@ -56,7 +56,7 @@ pub(super) fn word(text: &str) -> String {
 
 /// A value that systemd takes whole to the end of the line, as `EnvironmentFile=` and
 /// `ListenStream=`: only `%` is special.
-pub(super) fn whole(text: &str) -> String {
+pub fn whole(text: &str) -> String {
     text.replace('%', "%%")
 }
 
@@ -65,7 +65,7 @@ pub(super) fn whole(text: &str) -> String {
 /// There systemd reads only `"`, `$`, a backtick and a backslash in a way of its own, each after a
 /// backslash; `%`, blanks, tabs, `#` and `;` are themselves, and nothing is replaced (env-file.c;
 /// tested on 252).
-pub(super) fn variable(value: &str) -> String {
+pub fn variable(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
     for c in value.chars() {
@@ -82,7 +82,7 @@ pub(super) fn variable(value: &str) -> String {
 ///
 /// systemd refuses control characters in paths, cuts spaces off both ends of a value, and joins a
 /// line that ends with a backslash with the next.
-pub(super) fn unfit(path: &str) -> Option<&'static str> {
+pub fn unfit(path: &str) -> Option<&'static str> {
     if path.chars().any(char::is_control) {
         Some("has a control character")
     } else if path.trim() != path {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::config::Dur;
 use crate::os::process::PidFd;
+use crate::os::process::orphans::{forget, spare};
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
 pub const PROOF: Duration = Duration::from_secs(10);
@@ -75,6 +76,18 @@ pub async fn run(mut command: Command, limit: Duration) -> io::Result<ProgramOut
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)
         .spawn()?;
+    // A gateway reaps what it does not know.
+    spare(child.id());
+    let ended = follow(&mut child, limit).await;
+    forget(child.id());
+    Ok(ProgramOutput {
+        end: ended?,
+        output: read(&mut output)?,
+    })
+}
+
+/// Waits for the end of a child, or kills it, and reaps it.
+async fn follow(child: &mut Child, limit: Duration) -> io::Result<ProgramEnd> {
     // Not reaped yet, so the pid is still its own, and the group of that number, too.
     let pidfd = PidFd::open(child.id());
     let ended = async {
@@ -91,14 +104,10 @@ pub async fn run(mut command: Command, limit: Duration) -> io::Result<ProgramOut
         let _ = child.kill();
     }
     let status = child.wait()?;
-    let end = match watched {
-        Ok(watched) => watched.map(|()| ProgramEnd::Exited(status))?,
-        Err(_) => ProgramEnd::TooSlow(limit),
-    };
-    Ok(ProgramOutput {
-        end,
-        output: read(&mut output)?,
-    })
+    match watched {
+        Ok(watched) => watched.map(|()| ProgramEnd::Exited(status)),
+        Err(_) => Ok(ProgramEnd::TooSlow(limit)),
+    }
 }
 
 /// Kills the process group that a child leads, which was not reaped yet; without one, nothing.

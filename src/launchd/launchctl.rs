@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::error::ServiceError;
-use super::program_run::{self, ProgramEnd};
+use crate::os::program_run::{self, ProgramEnd};
 
 /// Names the launchctl of tests, in debug builds only.
 const TEST_PROGRAM: &str = "GATEWAY_LAUNCHCTL";
@@ -15,15 +14,20 @@ const TEST_PROGRAM: &str = "GATEWAY_LAUNCHCTL";
 /// more.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
+/// It cannot be executed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoLaunchctl(String);
+
 /// launchctl.
 #[derive(Clone, Debug)]
-pub(super) struct Launchctl {
+pub struct Launchctl {
     program: PathBuf,
 }
 
 /// What an exit code says. That a job is loaded or gone only `print` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaunchctlVerdict {
+pub enum LaunchctlVerdict {
     Done,
     /// A job of this label is there.
     AlreadySo,
@@ -55,7 +59,7 @@ impl LaunchctlVerdict {
 
 /// How a call ended.
 #[derive(Debug)]
-pub(super) struct LaunchctlAnswer {
+pub struct LaunchctlAnswer {
     pub verdict: LaunchctlVerdict,
     /// What it printed. That of `print` has the environment of a job in it: it is parsed, never shown.
     pub output: String,
@@ -78,14 +82,30 @@ impl Launchctl {
     }
 
     /// Runs a command to its end.
-    pub async fn call(&self, arguments: &[&str]) -> Result<LaunchctlAnswer, ServiceError> {
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub async fn call(&self, arguments: &[&str]) -> Result<LaunchctlAnswer, NoLaunchctl> {
+        self.call_within(arguments, CALL_LIMIT).await
+    }
+
+    /// The same for a command that waits for a job: `kickstart` blocks until the job is started, through its
+    /// throttle interval, too.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub async fn call_within(
+        &self,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<LaunchctlAnswer, NoLaunchctl> {
         let mut command = Command::new(&self.program);
         // Its group is killed with it when it is too slow.
         command.args(arguments).process_group(0);
-        let ran = program_run::run(command, CALL_LIMIT).await;
+        let ran = program_run::run(command, limit).await;
         let ran = ran.map_err(|error| {
             let program = self.program.display();
-            ServiceError::failed(format!("{program} {}", program_run::explain(&error)))
+            NoLaunchctl(format!("{program} {}", program_run::explain(&error)))
         })?;
         Ok(LaunchctlAnswer {
             verdict: match ran.end {

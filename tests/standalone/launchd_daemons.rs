@@ -1,0 +1,138 @@
+//! Daemons of launchd, which run as a user of their own, and agents of who calls sudo, driven against the simulator
+//! in `tests/launchd-sim`. They need root.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nix::unistd::{User, geteuid};
+
+use crate::mac::{LABEL, Mac};
+use crate::support::site::all_of;
+use crate::support::skip;
+
+/// Every system has it.
+const USER: &str = "nobody";
+
+/// None where this user may not become another one, or where the other one cannot run the programs.
+fn boot() -> Option<Mac> {
+    if !geteuid().is_root() {
+        skip::because("only root installs daemons");
+        return None;
+    }
+    let mut runs = Command::new("setpriv");
+    runs.args([
+        "--reuid",
+        USER,
+        "--clear-groups",
+        env!("CARGO_BIN_EXE_gateway"),
+    ]);
+    if !runs
+        .arg("--version")
+        .output()
+        .is_ok_and(|ran| ran.status.success())
+    {
+        skip::because("another user cannot run the programs where they are");
+        return None;
+    }
+    Mac::boot(&[])
+}
+
+fn machine(mac: &Mac, args: &[&str]) -> Output {
+    mac.run(
+        Path::new(env!("CARGO_BIN_EXE_gatewayctl")),
+        &[&["--system"], args].concat(),
+    )
+}
+
+fn must(mac: &Mac, args: &[&str]) -> String {
+    let output = machine(mac, args);
+    assert!(output.status.success(), "{args:?}: {}", all_of(&output));
+    all_of(&output)
+}
+
+fn install(mac: &Mac, more: &[&str]) -> String {
+    let listen = format!("127.0.0.1:{}", mac.port);
+    let begin = ["install", "--for", "launchd", "--now", "--listen", &listen];
+    let server = [
+        "--",
+        "python3",
+        "-m",
+        "http.server",
+        "{port}",
+        "--bind",
+        "127.0.0.1",
+    ];
+    must(mac, &[&begin[..], more, &server].concat())
+}
+
+#[test]
+fn a_daemon_lives_from_install_to_uninstall_without_anybody_at_the_screen() {
+    let Some(mac) = boot() else { return };
+    mac.launchctl(&["simulate", "gui=0"]);
+    let said = install(&mac, &["--run-as", USER, "--set", "API_TOKEN=canary-4711"]);
+    assert!(said.contains("is installed and ready"), "{said}");
+    assert!(mac.serves());
+    let user = User::from_name(USER).unwrap().unwrap();
+    let pid = mac.pid("system").unwrap();
+    let owner = std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    assert_eq!(owner, user.uid.as_raw());
+
+    // What launchd shows to everybody has no secret in it, and what has is the user's alone.
+    let plist = mac
+        .root()
+        .join(format!("Library/LaunchDaemons/{LABEL}.plist"));
+    let text = std::fs::read_to_string(&plist).unwrap() + &mac.print("system").unwrap();
+    assert!(!text.contains("canary"), "{text}");
+    let facts = std::fs::metadata(&plist).unwrap();
+    assert_eq!(
+        (facts.uid(), facts.permissions().mode() & 0o777),
+        (0, 0o644)
+    );
+    for file in ["gateway.toml", "gateway.secrets.env"] {
+        let facts = std::fs::metadata(mac.root().join("etc/gateway").join(file)).unwrap();
+        let found = (facts.uid(), facts.permissions().mode() & 0o777);
+        assert_eq!(found, (user.uid.as_raw(), 0o600), "{file}");
+    }
+    let environment = mac.server_environment("system");
+    let secret = "API_TOKEN=canary-4711".to_owned();
+    assert!(environment.contains(&secret), "{environment:?}");
+
+    let status = must(&mac, &["status"]);
+    assert!(
+        status.contains("exit: launchd holds the listeners"),
+        "{status}"
+    );
+    must(&mac, &["restart"]);
+    assert!(mac.serves() && mac.pid("system") != Some(pid));
+    // The user is known from before.
+    install(&mac, &["--set", "COLOR=blue"]);
+    must(&mac, &["stop"]);
+    assert!(!mac.serves() && mac.print("system").is_none());
+    must(&mac, &["start"]);
+    assert!(mac.serves());
+    must(&mac, &["uninstall"]);
+    assert!(!mac.serves() && mac.print("system").is_none() && !plist.exists());
+}
+
+#[test]
+fn an_agent_that_is_asked_for_by_sudo_belongs_to_who_called_it() {
+    let Some(mac) = boot() else { return };
+    let user = User::from_name(USER).unwrap().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+    mac.environment(&mut command);
+    let output = command
+        .args([
+            "--user", "install", "--for", "launchd", "--now", "--", "true",
+        ])
+        .env("SUDO_UID", user.uid.to_string())
+        .env("SUDO_USER", USER)
+        .output()
+        .unwrap();
+    let said = all_of(&output);
+    // That user has no home here, so nothing can be written: but it was tried there, and by that user.
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&user.dir.display().to_string()), "{said}");
+    let written = mac.home().join("Library");
+    assert!(!written.exists(), "nothing of root's");
+}

@@ -1,0 +1,238 @@
+//! A gateway that launchd runs: what it knows of its job, its restart by exit, and its end. The launchd is the
+//! simulator in `tests/launchd-sim`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use nix::unistd::geteuid;
+
+use crate::mac::Mac;
+use crate::support::site::all_of;
+use crate::support::wait;
+
+/// A job that somebody else wrote.
+const LABEL: &str = "com.acme.api";
+
+/// It answers a path of its own after so many seconds, and others at once.
+const SERVER: &str = "import http.server, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith('/slow'):
+            print('a slow one has begun', flush=True)
+            time.sleep(60)
+        self.send_response(200); self.send_header('Content-Length', '2'); self.end_headers(); self.wfile.write(b'ok')
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
+";
+
+/// Writes the property list of a foreign job and has launchd load it.
+fn load(mac: &Mac, keys: &str) -> PathBuf {
+    let (home, port) = (mac.home(), mac.port);
+    let server = home.join("server.py");
+    std::fs::write(&server, SERVER).unwrap();
+    let state = home.join("state");
+    let listen = format!("127.0.0.1:{port}");
+    let words = [
+        env!("CARGO_BIN_EXE_gateway"),
+        "run",
+        "--state-dir",
+        state.to_str().unwrap(),
+        "--listen",
+        &listen,
+        "--",
+        "python3",
+        server.to_str().unwrap(),
+        "{port}",
+    ];
+    let words: String = words
+        .iter()
+        .map(|word| format!("<string>{word}</string>"))
+        .collect();
+    let log = home.join("gateway.log");
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><plist version=\"1.0\"><dict>\
+         <key>Label</key><string>{LABEL}</string><key>ProgramArguments</key><array>{words}</array>\
+         <key>StandardErrorPath</key><string>{}</string><key>RunAtLoad</key><true/>{keys}</dict></plist>",
+        log.display()
+    );
+    let plist = home.join(format!("{LABEL}.plist"));
+    std::fs::write(&plist, text).unwrap();
+    let domain = format!("gui/{}", geteuid());
+    let loaded = mac.launchctl(&["bootstrap", &domain, plist.to_str().unwrap()]);
+    assert!(loaded.status.success(), "{}", all_of(&loaded));
+    log
+}
+
+fn sockets(mac: &Mac) -> String {
+    format!(
+        "<key>Sockets</key><dict><key>gateway</key><array><dict><key>SockFamily</key><string>IPv4</string>\
+         <key>SockNodeName</key><string>127.0.0.1</string><key>SockServiceName</key><string>{}</string></dict></array></dict>",
+        mac.port
+    )
+}
+
+fn print(mac: &Mac) -> String {
+    let target = format!("gui/{}/{LABEL}", geteuid());
+    String::from_utf8(mac.launchctl(&["print", &target]).stdout).unwrap()
+}
+
+fn number(print: &str, key: &str) -> Option<u32> {
+    let line = print
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("\t{key} = ")))?;
+    line.parse().ok()
+}
+
+fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ready(mac: &Mac) {
+    wait::until("it is ready", || {
+        let answer = get(mac.port, "/readyz").ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    });
+}
+
+/// Asks without a pause while `work` runs; how often it was not answered with 200, and how often it was.
+fn under_load(port: u16, work: impl FnOnce()) -> (u32, u32) {
+    let (stop, failed, good) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = get(port, "/");
+                    let is_good = answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
+                    let count = if is_good { &good } else { &failed };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // A panic must end them, too.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = done {
+            resume_unwind(panic);
+        }
+    });
+    (failed.into_inner(), good.into_inner())
+}
+
+#[test]
+fn a_restart_exits_launchd_starts_the_next_and_no_client_is_refused() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    let status = mac.must(&["status"]);
+    assert!(
+        status.contains("exit: launchd holds the listeners and starts the next one"),
+        "{status}"
+    );
+    let mut pids = vec![mac.pid("gui").unwrap()];
+    let (failed, good) = under_load(mac.port, || {
+        for _ in 0..3 {
+            mac.must(&["restart"]);
+            pids.push(mac.pid("gui").unwrap());
+        }
+    });
+    assert_eq!(failed, 0, "of {good}");
+    assert!(good > 0);
+    pids.dedup();
+    assert_eq!(pids.len(), 4, "each time another process: {pids:?}");
+    let history = mac.must(&["history"]);
+    assert!(!history.contains("crash"), "{history}");
+}
+
+#[test]
+fn a_young_gateway_serves_until_launchd_starts_the_next_at_once() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    let keys = "<key>KeepAlive</key><true/><key>ThrottleInterval</key><integer>6</integer>";
+    load(&mac, &(keys.to_owned() + &sockets(&mac)));
+    ready(&mac);
+    let before = number(&print(&mac), "pid");
+    let state = mac.home().join("state");
+    let (failed, good) = under_load(mac.port, || {
+        mac.must(&["restart", "--state-dir", state.to_str().unwrap()]);
+    });
+    assert_eq!(failed, 0, "of {good}");
+    let after = print(&mac);
+    assert_ne!(number(&after, "pid"), before, "{after}");
+    assert_eq!(
+        number(&after, "simulated throttled starts"),
+        Some(0),
+        "launchd never had to wait with a start: {after}"
+    );
+}
+
+#[test]
+fn a_job_that_does_not_come_back_or_holds_nothing_restarts_in_its_process() {
+    for (keys, held, why) in [
+        (
+            "<key>KeepAlive</key><true/>",
+            false,
+            "launchd does not hold the listeners",
+        ),
+        (
+            "<key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>",
+            true,
+            "launchd does not hold the listeners",
+        ),
+    ] {
+        let Some(mac) = Mac::boot(&[]) else { return };
+        let held = if held { sockets(&mac) } else { String::new() };
+        load(&mac, &(keys.to_owned() + &held));
+        ready(&mac);
+        let before = number(&print(&mac), "pid");
+        let state = mac.home().join("state");
+        let state = ["--state-dir", state.to_str().unwrap()];
+        wait::until("it knows its job", || {
+            let status = mac.must(&[&["status"][..], &state].concat());
+            status.contains(why).then_some(())
+        });
+        let (failed, good) = under_load(mac.port, || {
+            mac.must(&[&["restart"][..], &state].concat());
+        });
+        assert_eq!(failed, 0, "of {good}");
+        assert_eq!(number(&print(&mac), "pid"), before);
+    }
+}
+
+#[test]
+fn a_stop_ends_within_the_exit_timeout_of_the_job_itself() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    let keys = "<key>KeepAlive</key><true/><key>ThrottleInterval</key><integer>1</integer>\
+                <key>ExitTimeOut</key><integer>8</integer>";
+    let log = load(&mac, &(keys.to_owned() + &sockets(&mac)));
+    ready(&mac);
+    let state = mac.home().join("state");
+    wait::until("it knows its job", || {
+        let status = mac.must(&["status", "--state-dir", state.to_str().unwrap()]);
+        status.contains("exit: launchd holds").then_some(())
+    });
+    let port = mac.port;
+    let slow = std::thread::spawn(move || get(port, "/slow"));
+    wait::until("the request is under way", || {
+        let said = std::fs::read_to_string(&log).ok()?;
+        said.contains("a slow one has begun").then_some(())
+    });
+    let target = format!("gui/{}/{LABEL}", geteuid());
+    let killed = mac.launchctl(&["kickstart", "-k", &target]);
+    assert!(killed.status.success(), "{}", all_of(&killed));
+    let after = print(&mac);
+    assert!(
+        after.contains("last exit code = ") && !after.contains("last terminating signal"),
+        "it ended before launchd killed it: {after}"
+    );
+    drop(slow.join());
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("cutting GET /slow"), "{said}");
+}

@@ -56,7 +56,8 @@ impl KnownGateway {
             Err(error) if error.exit == Exit::Usage => return Err(error),
             Err(error) => known.silent = Some(error),
         }
-        let by_hand = matches!(&known.status, Some(status) if !status.supervisor.is_systemd());
+        let by_hand =
+            matches!(&known.status, Some(status) if !status.supervisor.is_service_manager());
         if !by_hand {
             known.unit = services::select(ctx, &env, name.as_deref())?;
         }

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::config::environment_file::Secrets;
 use super::error::ServiceError;
+use super::launchd_process;
 use super::layout::{Installed, Layout};
 use super::manager::Manager;
+use super::manager_kind::ServiceManagerKind;
+use super::start_facts::ServiceProcess;
+use crate::config::environment_file::Secrets;
 use crate::config::{Env, regular_file};
 use crate::os::credentials::Credentials;
 use crate::state::paths::Scope;
@@ -20,29 +23,15 @@ const ENV_FILE_MAX: u64 = 1024 * 1024;
 /// What systemd has for a user or group that it does not know.
 const NO_ID: u32 = u32::MAX;
 
-/// How the main process of a service is started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceProcess {
-    /// 0 when none runs.
-    pub main_pid: u32,
-    /// The program of ExecStart=.
-    pub program: PathBuf,
-    /// Its arguments, the name first.
-    pub arguments: Vec<String>,
-    /// Environment=, EnvironmentFile= where it can be read, and ConfigurationDirectory=.
-    pub environment: Vec<(String, String)>,
-    /// WorkingDirectory=
-    pub directory: PathBuf,
-    /// User=, Group= and SupplementaryGroups=; none where systemd has no user for it now.
-    pub user: Option<Credentials>,
-}
-
 impl ServiceProcess {
     /// Asks the service manager. None for a unit without a program.
     ///
     /// # Errors
     /// When the manager does not answer.
     pub async fn of(env: &Env<'_>, unit: &Installed) -> Result<Option<Self>, ServiceError> {
+        if unit.manager == ServiceManagerKind::Launchd {
+            return launchd_process::of(unit).await;
+        }
         let manager = Manager::connect(unit.scope, env).await?;
         let said = manager.properties(&unit.unit).await?;
         let Some((program, arguments)) = said.command() else {
@@ -90,7 +79,7 @@ fn environment(
                 .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
     }
-    if let Ok(layout) = Layout::of(unit.scope, env)
+    if let Ok(layout) = Layout::of_service(unit, env)
         && !said.texts("ConfigurationDirectory").is_empty()
     {
         let directory = layout.config.display().to_string();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::manager::Manager;
+use super::manager_kind::ServiceManagerKind;
 use super::start_stop::configuration;
 use crate::config::{Config, Env, EnvFilePlaces};
 use crate::systemd::Properties;
@@ -87,6 +88,9 @@ pub async fn unapplied(
     unit: &Installed,
     gateway: RunningGateway<'_>,
 ) -> Result<Vec<UnappliedFile>, ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return Ok(Vec::new());
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     let said = manager.properties(&unit.unit).await?;
     if said.number::<u32>("MainPID") != gateway.pid {
@@ -102,7 +106,7 @@ pub fn changed(
     said: &Properties,
     config_read_at: Option<&str>,
 ) -> Vec<UnappliedFile> {
-    let Ok(layout) = Layout::of(unit.scope, env) else {
+    let Ok(layout) = Layout::of_service(unit, env) else {
         return Vec::new();
     };
     let mut found = changed_since_start(said, &layout.drop_in_dirs(&unit.unit));
@@ -198,6 +202,9 @@ fn drop_ins_of(directory: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// When it does not, or this user may not ask for it.
 pub async fn read_units(env: &Env<'_>, unit: &Installed) -> Result<(), ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return Ok(());
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     manager.daemon_reload().await
 }
@@ -209,6 +216,9 @@ pub async fn read_units(env: &Env<'_>, unit: &Installed) -> Result<(), ServiceEr
 /// # Errors
 /// Which, and why.
 pub async fn check_variables(env: &Env<'_>, unit: &Installed) -> Result<(), ServiceError> {
+    if unit.manager == ServiceManagerKind::Launchd {
+        return Ok(());
+    }
     let manager = Manager::connect(unit.scope, env).await?;
     let said = manager.properties(&unit.unit).await?;
     for (file, optional) in said.environment_files() {

@@ -163,6 +163,11 @@ impl SupervisorText {
     pub fn is_systemd(&self) -> bool {
         self.kind == Some(SupervisorKind::Systemd)
     }
+
+    /// Whether `gatewayctl install` may have made it a service.
+    pub fn is_service_manager(&self) -> bool {
+        self.is_systemd() || self.kind == Some(SupervisorKind::Launchd)
+    }
 }
 
 impl From<&SupervisorVerdict> for SupervisorText {

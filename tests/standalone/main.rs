@@ -38,6 +38,7 @@ mod interim;
 mod internal_errors;
 mod launchd;
 mod launchd_daemons;
+mod launchd_doctor;
 mod launchd_gateway;
 mod launchd_jobs;
 mod leases;

@@ -17,7 +17,7 @@ const NOT_IN_A_BOX: [&str; 3] = ["inotify-limit", "program-version", "sidecar-fa
 
 /// Produced by tests of their own, below or of the programs alone: they need a user's manager, or a service that is ill for
 /// longer.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 21] = [
     "second-copy-refused",
     "manager-unreachable",
     "unit-linger",
@@ -28,6 +28,18 @@ const ELSEWHERE: [&str; 10] = [
     "safe-mode",
     "start-limit-hit",
     "log-suppressed",
+    // Of launchd: tests/standalone/launchd_doctor.rs.
+    "job-unreachable",
+    "job-file",
+    "job-key",
+    "job-changed",
+    "job-twice",
+    "job-disabled",
+    "job-held",
+    "job-unattended",
+    "job-sockets",
+    "job-log",
+    "job-protected",
 ];
 
 const UNIT: &str = "/etc/systemd/system/gateway.service";

@@ -15,6 +15,7 @@ use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env, regular_file};
 use crate::control::protocol::{Method, SecretsAnswer, SecretsParams, Status};
+use crate::service::{self, Installed, ServiceManagerKind};
 use crate::state::paths::Scope;
 use crate::text::log::{escape, sidecar_identifier};
 use crate::text::shell;
@@ -26,7 +27,7 @@ pub struct LogsAnswer<'a> {
     ok: bool,
     /// The instance.
     instance: &'a str,
-    /// The gateway's process.
+    /// The gateway's process; 0 where none runs.
     pid: u32,
     /// The file that its output goes to.
     output: &'a Path,
@@ -76,6 +77,9 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             "journalctl",
             &journalctl(scope, &unit, args, ctx.ui.is_json()),
         ));
+    }
+    if let Some(job) = launchd_job(ctx, &env, &name) {
+        return log_of_job(ctx, &job, args).await;
     }
     let Some((peer, status)) = running else {
         return Err(found
@@ -168,6 +172,35 @@ fn last_lines(file: &Path, args: &LogsArgs) -> io::Result<Vec<String>> {
     let mut lines: Vec<&str> = whole.filter(wanted).collect();
     let more = lines.len().saturating_sub(args.lines as usize);
     Ok(lines.drain(more..).map(str::to_owned).collect())
+}
+
+/// The job of launchd of this name.
+fn launchd_job(ctx: &Context, env: &Env<'_>, name: &str) -> Option<Installed> {
+    let installed = service::find(env, name, target::scope(&ctx.global))?;
+    let is_job = installed.manager == ServiceManagerKind::Launchd;
+    (is_job && target::named_by_path(&ctx.global, env).is_none()).then_some(installed)
+}
+
+/// The file that the property list names: launchd keeps no log.
+async fn log_of_job(ctx: &Context, job: &Installed, args: &LogsArgs) -> Result<Exit, CliError> {
+    let (file, name) = (job.launchd_log(), &job.instance);
+    // A daemon's user can put anything in its place.
+    if !file.symlink_metadata().is_ok_and(|facts| facts.is_file()) {
+        let message = format!("{name} has printed nothing to {}", file.display());
+        let next = format!("gatewayctl status --instance {name}");
+        return Err(Exit::Failed.error(message).with_help(next));
+    }
+    if ctx.ui.is_json() {
+        let pid = service::state(&Env::real(), job).await?.main_pid;
+        ctx.ui
+            .object(&entries(name, pid, Some(&file), Some(&file), args)?);
+    } else if args.sidecar.is_none() {
+        return Err(turn_into("tail", &tail(&file, args)));
+    } else {
+        let text = where_it_goes(Some(&file), args);
+        ctx.ui.say(format!("{name} {text}"));
+    }
+    Ok(Exit::Done)
 }
 
 /// The answer with `--json` and `--show-secrets`.

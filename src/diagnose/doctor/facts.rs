@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::unit_facts::{InstalledUnit, UnitProperties};
 use crate::config::{Config, Listen};
 use crate::control::protocol::Status;
-use crate::service::Rights;
+use crate::service::{Installed, JobSurvey, Rights};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 use crate::systemd::words::LoadState;
@@ -24,6 +24,8 @@ pub struct DoctorFacts {
     pub rights: Rights,
     /// The service, where it is installed.
     pub unit: Option<InstalledUnit>,
+    /// The job, where it is installed under launchd.
+    pub job: Option<InstalledJob>,
     pub config: ConfigFile,
     pub server_files: ServerFiles,
     pub state_dir: Option<StateDir>,
@@ -68,6 +70,31 @@ impl DoctorFacts {
             }
         }
         redactor
+    }
+}
+
+/// A job of launchd.
+#[derive(Clone, Debug)]
+pub struct InstalledJob {
+    pub installed: Installed,
+    /// Whom its file belongs to, and who may change it.
+    pub file: Option<FileAccess>,
+    /// Who must be its owner.
+    pub owner: u32,
+    /// What it says and what launchd says, or why launchd cannot be asked.
+    pub survey: Result<JobSurvey, String>,
+    /// The directories of the owner that macOS lets no job into.
+    pub protected: Vec<PathBuf>,
+}
+
+impl InstalledJob {
+    /// Its file, for a finding.
+    pub fn place(&self) -> String {
+        self.installed.path.display().to_string()
+    }
+
+    pub fn survey(&self) -> Option<&JobSurvey> {
+        self.survey.as_ref().ok()
     }
 }
 

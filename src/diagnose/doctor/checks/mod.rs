@@ -5,6 +5,7 @@
 
 mod address;
 mod config;
+mod launchd;
 mod machine;
 mod program;
 mod running;
@@ -17,11 +18,12 @@ mod unit_restart;
 use super::finding::Check;
 
 /// The chapters of the table, in the order of the manual.
-pub const CHAPTERS: [(&str, &[Check]); 10] = [
+pub const CHAPTERS: [(&str, &[Check]); 11] = [
     ("The unit files", unit_files::CHECKS),
     ("The unit: start, stop and restart", unit_restart::CHECKS),
     ("The unit: limits and environment", unit_limits::CHECKS),
     ("The service", service::CHECKS),
+    ("The job of launchd", launchd::CHECKS),
     ("The programs", program::CHECKS),
     ("The configuration", config::CHECKS),
     ("The addresses", address::CHECKS),

@@ -36,7 +36,7 @@ pub(super) fn look(
         .and_then(|status| status.config.as_ref())
         .map(PathBuf::from);
     let path = match unit {
-        Some(unit) => Layout::of(unit.scope, env).map_or_else(
+        Some(unit) => Layout::of_service(unit, env).map_or_else(
             |_| PathBuf::new(),
             |layout| layout.config_file(&unit.instance),
         ),

@@ -1,6 +1,7 @@
 //! Gathers the facts, once. What cannot be looked at is noted, not guessed.
 
 mod config_file;
+mod job;
 mod machine;
 mod process;
 mod service_user;
@@ -14,7 +15,7 @@ use super::facts::{DoctorFacts, OtherGateway, SilentGateway};
 use crate::config::Env;
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
-use crate::service::{self, Installed, Rights};
+use crate::service::{self, Installed, Rights, ServiceManagerKind};
 use crate::systemd::bus;
 
 /// The gateway to look at, as the command line selects it.
@@ -60,7 +61,10 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
         unseen: target.unseen,
         ..DoctorFacts::default()
     };
-    if let Some(installed) = installed {
+    let is_job = |unit: &&Installed| unit.manager == ServiceManagerKind::Launchd;
+    if let Some(job) = installed.filter(is_job) {
+        facts.job = Some(job::look(&env, job).await);
+    } else if let Some(installed) = installed {
         let read_at = facts
             .status
             .as_ref()

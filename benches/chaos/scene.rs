@@ -25,8 +25,9 @@ throttle = { window = \"0s\" }
 /// What a user's editor may leave.
 const BAD_CONFIGURATION: &str = "[restart\nmode = ";
 
-/// So few that clients can use them up.
-const DESCRIPTORS: usize = 1600;
+/// So few that clients can use them up, but not those who wait while the service manager lets the next
+/// start wait for up to 20 s: each takes two.
+const DESCRIPTORS: usize = 2800;
 
 /// More connections than the gateway may have.
 const CROWD: usize = DESCRIPTORS;

@@ -5,7 +5,7 @@ use super::config_source::Material;
 use super::drain::budget::Cut;
 use super::handover::{News, OfferedBack, PredecessorEnd, StartedSuccessor, ToSuccessor};
 use super::obituary::Obituary;
-use super::pending_requests::Unanswered;
+use super::passage_wait::PassageReport;
 use super::progress::CutWork;
 use super::signals::SignalRequest;
 use super::supervision::ManagerReport;
@@ -29,8 +29,9 @@ pub enum LoopEvent {
     SidecarChanged,
     /// A sidecar tells what somebody must know.
     SidecarNews(SidecarNews),
-    /// Those who were held while this request was carried out are answered, or take long.
-    Settled(Unanswered),
+    /// Those who were held while the request of this id was carried out are answered, or take long; and
+    /// what came of its passages.
+    Settled(String, PassageReport),
     /// The passages of this generation were made.
     Passages(u64, Vec<Passage>),
     /// A generation that had taken over died, and the one before serves again.

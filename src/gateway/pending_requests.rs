@@ -112,7 +112,7 @@ pub struct PendingRequests {
     /// The last generation that died after its requests were done, and why they failed.
     relapsed: Option<(u64, String)>,
     /// Those whose answers wait for clients or passages.
-    unanswered: usize,
+    unanswered: Vec<Unanswered>,
     count: u64,
     /// Where requests are remembered.
     record: LifeRecord,
@@ -130,7 +130,7 @@ impl PendingRequests {
             for_drain: Vec::new(),
             fulfilled: (0, Vec::new()),
             relapsed: None,
-            unanswered: 0,
+            unanswered: Vec::new(),
             count: 0,
             record,
             overlap_explained: successor,
@@ -199,18 +199,26 @@ impl PendingRequests {
     }
 
     /// The answer of a request waits for clients or passages, until [`end`](Self::end).
-    pub fn postpone(&mut self) {
-        self.unanswered += 1;
+    pub fn postpone(&mut self, unanswered: Unanswered) {
+        self.unanswered.push(unanswered);
     }
 
-    /// A request whose answer was postponed ends now.
-    pub fn resume(&mut self) {
-        self.unanswered -= 1;
+    /// The request of this id, whose answer was postponed, ends now.
+    pub fn resume(&mut self, id: &str) -> Option<Unanswered> {
+        let at = self.unanswered.iter().position(|one| one.id == id)?;
+        Some(self.unanswered.swap_remove(at))
+    }
+
+    /// This process ends: what was postponed is answered with what is known.
+    pub fn end_postponed(&mut self, front: &Front) {
+        for Unanswered { id, verdict, scene } in std::mem::take(&mut self.unanswered) {
+            self.end(&id, verdict, &scene, front);
+        }
     }
 
     /// Whether an answer waits for clients or passages.
     pub fn owes_answers(&self) -> bool {
-        self.unanswered > 0
+        !self.unanswered.is_empty()
     }
 
     /// A request has ended: it is logged, recorded and answered.

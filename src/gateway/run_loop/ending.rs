@@ -251,6 +251,7 @@ impl Gateway {
     /// The end, but for what has to be waited for.
     pub(super) fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let cut = self.cut(code);
+        self.requests.end_postponed(&self.context.front);
         self.predecessor.tell(ToPredecessor::Bye);
         self.front_door.end();
         // What is the successor's by now stays, and so does what a candidate never had.

@@ -56,7 +56,7 @@ impl Gateway {
                     self.step(Event::Recover);
                 }
             }
-            LoopEvent::Settled(unanswered) => self.settled(unanswered),
+            LoopEvent::Settled(id, passages) => self.settled(&id, passages),
             LoopEvent::Passages(number, passages) => self.passages_made(number, passages),
             LoopEvent::Relapsed(obituary) => self.relapsed(&obituary),
             LoopEvent::Drained(generation, end) => self.drained(generation, end),

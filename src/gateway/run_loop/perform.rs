@@ -19,7 +19,7 @@ use crate::gateway::drain::holds::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
-use crate::gateway::passage_wait::PassageWait;
+use crate::gateway::passage_wait::{PassageReport, PassageWait};
 use crate::gateway::pending_requests::{RequestScene, Unanswered};
 use crate::gateway::recovery::RecoveryAction;
 use crate::os::jobs::aside;
@@ -143,31 +143,34 @@ impl Gateway {
         }
         // What became of those who were held is a part of the answer, and what came of the passages.
         scene.took_ms = self.requests.age_of(id);
-        self.requests.postpone();
         let id = id.to_owned();
-        let settled = self.events.outbox(LoopEvent::Settled);
+        self.requests.postpone(Unanswered {
+            id: id.clone(),
+            verdict,
+            scene,
+        });
+        let settled =
+            (self.events).outbox(move |passages| LoopEvent::Settled(id.clone(), passages));
         tokio::spawn(async move {
             let held = tokio::time::timeout(SETTLE, front.stats.settled());
             let passages = OptionFuture::from(passages.map(PassageWait::report));
             let (_, passages) = tokio::join!(held, passages);
-            scene.passages = passages.flatten().unwrap_or_default();
-            settled.send(Unanswered { id, verdict, scene });
+            settled.send(passages.flatten().unwrap_or_default());
         });
     }
 
     /// Those who were held are answered, or take long, and the passages are made.
-    pub(super) fn settled(&mut self, unanswered: Unanswered) {
-        let Unanswered {
-            id,
-            verdict,
-            mut scene,
-        } = unanswered;
-        self.requests.resume();
+    pub(super) fn settled(&mut self, id: &str, passages: PassageReport) {
+        let Some(unanswered) = self.requests.resume(id) else {
+            return;
+        };
+        let (verdict, mut scene) = (unanswered.verdict, unanswered.scene);
+        scene.passages = passages;
         if !self.successor.has_handed_over() {
             let draining = self.generations.draining_numbers();
             scene.draining = scene.draining.filter(|number| draining.contains(number));
         }
-        self.requests.end(&id, verdict, &scene, &self.context.front);
+        self.requests.end(id, verdict, &scene, &self.context.front);
         self.end_when_quiet();
     }
 }

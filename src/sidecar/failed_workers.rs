@@ -1,6 +1,6 @@
-//! A server whose workers failed when it started, and that takes no notice: it prints nothing more, does
-//! nothing and will never listen. Debian's uvicorn with `--workers` does so when the application cannot be
-//! imported.
+//! A server whose workers failed when it started, and that takes no notice: it does nothing that can be
+//! seen, and perhaps it will never listen. Debian's uvicorn with `--workers` does so when the application
+//! cannot be imported. It is only a hint: a server that waits for its database looks the same.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_server_that_stands_still_with_a_failed_worker_is_hopeless() {
+    fn only_a_server_that_stands_still_with_a_failed_worker_is_odd() {
         let begun = Instant::now();
         let still = |ticks| {
             Some(Standstill {

@@ -192,9 +192,10 @@ impl ReadinessProbe<'_> {
         let text = format!(
             "stands still: a process that it started failed (exit code {code}), and it takes no notice"
         );
+        // It may wait for something else, such as its database.
         Some(Hint {
             text,
-            hopeless: true,
+            hopeless: false,
         })
     }
 

@@ -438,7 +438,11 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(
         &ctl(&["install", "--now", "--", "node", NODE_APP, "{port}"]),
         5,
-        &["127.0.0.1:18789 is taken", "ss -ltnp", "--listen"],
+        &[
+            "127.0.0.1:18789 is taken",
+            "systemctl stop stranger.service",
+            "--listen",
+        ],
     );
     nothing_there();
     expect(

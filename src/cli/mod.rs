@@ -99,7 +99,6 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::List(args) if args.names => Ok(commands::list::names(ctx)),
         CtlCommand::List(_) => commands::list::list(ctx).await,
         CtlCommand::Clean(args) => commands::clean::clean(ctx, args).await,
-        CtlCommand::Forget(args) => commands::forget::forget(ctx, args),
         CtlCommand::Recover => commands::recover::recover(ctx).await,
         CtlCommand::Update(args) => commands::update::update(ctx, args).await,
         CtlCommand::Doctor(args) => commands::doctor::doctor(ctx, args).await,

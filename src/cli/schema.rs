@@ -9,7 +9,6 @@ use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
 use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
 use super::commands::demo::DemoAnswer;
-use super::commands::forget::ForgetAnswer;
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
@@ -46,7 +45,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 28] {
+fn answers() -> [AnswerSchema; 27] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -68,7 +67,6 @@ fn answers() -> [AnswerSchema; 28] {
         ),
         of::<DoctorReport>("doctor", "doctor, and doctor --fix"),
         of::<CleanAnswer>("clean", "clean"),
-        of::<ForgetAnswer>("forget", "forget"),
         of::<OutcomeAnswer>(
             "outcome",
             "stop and recover of a gateway, and what had nothing to do",

@@ -1,7 +1,7 @@
 //! One owner: `gateway.lock`, locked with flock for life.
 //!
-//! The file is empty and is never renamed or unlocked, only closed. It is unlinked with its whole
-//! directory alone, by who holds it: so whoever gets a lock looks whether its file still lies there.
+//! The file is empty and is never renamed, unlinked or unlocked, only closed: if a lock file is
+//! renamed or unlinked, a third process can take a lock in between.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -36,41 +36,15 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock in `state_dir`, without waiting.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
-        loop {
-            let lock = Self::locked(open(state_dir)?)?;
-            if lock.lies_in(state_dir) {
-                return Ok(lock);
-            }
-        }
-    }
-
-    /// Whether this is the lock of a directory: not that of one which was removed meanwhile.
-    fn lies_in(&self, state_dir: &Path) -> bool {
-        let here = std::fs::symlink_metadata(state_dir.join(NAME));
-        let (Ok(ours), Ok(here)) = (self.0.metadata(), here) else {
-            return false;
-        };
-        (ours.dev(), ours.ino()) == (here.dev(), here.ino())
-    }
-
-    /// Whether a directory has a lock, held or not.
-    pub fn is_in(state_dir: &Path) -> bool {
-        let file = std::fs::symlink_metadata(state_dir.join(NAME));
-        file.is_ok_and(|file| file.is_file())
+        Self::locked(open(state_dir)?)
     }
 
     /// Waits in the kernel's queue until the lock is free; blocks its thread.
     pub fn wait(state_dir: &Path) -> io::Result<Self> {
-        let mut file = open(state_dir)?;
+        let file = open(state_dir)?;
         loop {
             match file.lock() {
-                Ok(()) => {
-                    let lock = Self(file);
-                    if lock.lies_in(state_dir) {
-                        return Ok(lock);
-                    }
-                    file = open(state_dir)?;
-                }
+                Ok(()) => return Ok(Self(file)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -135,21 +109,6 @@ mod tests {
         drop(first);
         Lock::take(dir.path()).unwrap();
         assert!(dir.path().join(NAME).exists());
-    }
-
-    #[test]
-    fn a_lock_whose_directory_was_removed_is_nobodys() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("state");
-        std::fs::create_dir(&state).unwrap();
-        let removed = Lock::take(&state).unwrap();
-        assert!(removed.lies_in(&state) && Lock::is_in(&state));
-        std::fs::remove_dir_all(&state).unwrap();
-        assert!(!removed.lies_in(&state) && !Lock::is_in(&state));
-        std::fs::create_dir(&state).unwrap();
-        let next = Lock::take(&state).unwrap();
-        assert!(next.lies_in(&state) && !removed.lies_in(&state));
-        assert!(matches!(Lock::take(&state), Err(LockError::Held)));
     }
 
     #[test]

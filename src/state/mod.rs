@@ -5,7 +5,6 @@ pub mod atomic_file;
 pub mod boot_time;
 pub mod clients_seen;
 pub mod diagnostic_bundle;
-pub mod forget;
 pub mod history;
 pub mod last_good_config;
 pub mod lock;

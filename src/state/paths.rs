@@ -84,23 +84,6 @@ impl Paths {
             .collect()
     }
 
-    /// Those of a gateway of this user, which no service manager started.
-    pub fn by_hand(env: &Env<'_>, instance: &str) -> Self {
-        let state = user_states(env).join(instance);
-        let runtime = own_runtime_dir(env).map(|dir| dir.join("gateway").join(instance));
-        let control = socket_in(&runtime.unwrap_or_else(|| state.join("run")));
-        Self { state, control }
-    }
-
-    /// The names of those that have a state directory, running or not.
-    pub fn names_by_hand(env: &Env<'_>) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(user_states(env)).into_iter().flatten();
-        let names = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| check_instance(name).is_ok()).collect()
-    }
-
     /// The instances that have a control socket, each with the socket's path.
     pub fn instances(env: &Env<'_>, scope: Option<Scope>) -> Vec<(String, PathBuf)> {
         Self::in_roots(roots(env, scope))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::inspect::{
-    CleanArgs, DoctorArgs, ForgetArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
+    CleanArgs, DoctorArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
 };
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
@@ -120,12 +120,6 @@ pub enum CtlCommand {
     /// service that this command runs in, and every ancestor of this command. Exits with 5 if a
     /// process that was kept has the port.
     Clean(CleanArgs),
-    /// Remove the records of gateways that were started by hand and have ended
-    ///
-    /// Each gateway that was started by hand leaves its record in ~/.local/state/gateway/NAME, for `why`
-    /// and `history`. Removes those of all that have ended, or of the one that is named; a gateway that
-    /// runs, a service, and what is no gateway's stays. Exits with 5 if the one that is named stays.
-    Forget(ForgetArgs),
     /// Retry now: leave safe mode, the last good configuration, or the wait after failed starts
     Recover,
     /// Replace the gateway program and restart into the new one without losing a request

@@ -89,10 +89,3 @@ pub struct LogsArgs {
     #[arg(long, conflicts_with_all = ["follow", "lines"])]
     pub show_secrets: bool,
 }
-
-#[derive(Clone, Debug, Default, Args)]
-pub struct ForgetArgs {
-    /// Show what would be removed, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}

@@ -12,7 +12,7 @@ pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{
     Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, DemoArgs, Global, InitArgs, ManArgs,
 };
-pub use inspect::{CleanArgs, DoctorArgs, ForgetArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use read::meant;
 pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
 pub use service::{InstallArgs, UninstallArgs};

@@ -5,7 +5,6 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod doctor;
-pub mod forget;
 pub mod history;
 pub mod inhibit;
 pub mod install;

@@ -123,6 +123,12 @@ fn whoever_mends_a_server_that_waits_long_for_its_next_start_does_not_wait() {
     let asked = Instant::now();
     let recover = gateway.ctl(["recover"]);
     assert!(recover.status.success(), "{}", said(&recover));
+    // Two lines; the break between them was shown as an escape.
+    let text = said(&recover);
+    assert!(
+        text.contains("\n  next: gatewayctl wait") && !text.contains("\\n"),
+        "{text}"
+    );
     let got = block_on(client::get(&gateway.target(), "/")).unwrap();
     assert_eq!(got.status(), 200, "{}", got.text());
     let took = asked.elapsed();

@@ -39,7 +39,9 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
         let dead: Vec<&str> = (status.sidecars.iter().filter(|one| dead(one)))
             .map(|sidecar| sidecar.name.as_str())
             .collect();
-        ctx.ui.say(done(&status, &dead, &target.flags.to_string()));
+        for line in done(&status, &dead, &target.flags.to_string()) {
+            ctx.ui.say(line);
+        }
         CommandOutcome::Trying
     };
     ctx.ui
@@ -47,13 +49,15 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// What a gateway that was in this state does now; `dead` are its sidecars that did not run.
-fn done(status: &Status, dead: &[&str], flags: &str) -> String {
+/// What a gateway that was in this state does now, in lines; `dead` are its sidecars that did not run.
+fn done(status: &Status, dead: &[&str], flags: &str) -> Vec<String> {
     let name = &status.instance;
     let recovery = status.recovery.as_ref();
     let what = match recovery.map(|recovery| recovery.rung) {
         Some(RecoveryRung::LastGood) => {
-            return format!("{name} has read its configuration again and serves it");
+            return vec![format!(
+                "{name} has read its configuration again and serves it"
+            )];
         }
         Some(RecoveryRung::Throttled) => {
             let left = recovery.and_then(|recovery| recovery.retry_ms);
@@ -70,7 +74,8 @@ fn done(status: &Status, dead: &[&str], flags: &str) -> String {
         None if dead.is_empty() => format!("{name} starts its sidecars now"),
         None => format!("{name} starts {} again now", dead.join(", ")),
     };
-    format!("{what}\ngatewayctl wait{flags}   (returns when it is ready)")
+    let next = format!("  next: gatewayctl wait{flags}   (returns when it is ready)");
+    vec![what, next]
 }
 
 #[cfg(test)]
@@ -95,7 +100,10 @@ mod tests {
         status.instance = "web".into();
         assert_eq!(
             done(&status, &["api", "main"], " --instance web"),
-            "web starts api, main again now\ngatewayctl wait --instance web   (returns when it is ready)"
+            [
+                "web starts api, main again now",
+                "  next: gatewayctl wait --instance web   (returns when it is ready)"
+            ]
         );
         let mut with = |rung, retry_ms| {
             status.recovery = Some(RecoveryStatus {
@@ -103,7 +111,7 @@ mod tests {
                 reason: "why".into(),
                 retry_ms,
             });
-            done(&status, &[], "").lines().next().unwrap().to_owned()
+            done(&status, &[], "").swap_remove(0)
         };
         assert_eq!(
             with(RecoveryRung::Throttled, Some(12_000)),

@@ -66,9 +66,10 @@ fn a_service_prints_what_the_pages_show() {
     });
     site.systemd
         .sh("systemd-run --quiet --unit=python3 python3 -m http.server --bind 127.0.0.1 18789");
+    // It may begin to listen after the look at its processes, and before that at the address.
     let held = wait::until("it listens", || {
         let text = said(&site, "gatewayctl clean");
-        text.contains("held by").then_some(text)
+        text.contains("kept ").then_some(text)
     });
     foreign
         .expect("the page shows it")

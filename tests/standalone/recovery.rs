@@ -238,12 +238,16 @@ fn the_history_says_who_asked_for_what_and_how_it_went() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(gateway.ctl(["reload"]).status.success());
     gateway.signal(Signal::SIGUSR1);
-    gateway.wait_nth_line(READY, 3);
+    // In this order: the end of a restart is recorded when the front door was asked, after READY.
+    let recorded = |count: usize| {
+        wait::until("so many are recorded", || {
+            (place.events("request").len() == count).then_some(())
+        });
+    };
+    recorded(3);
     fs::write(gateway.config_file(), BAD).unwrap();
     gateway.signal(Signal::SIGHUP);
-    wait::until("all four are recorded", || {
-        (place.events("request").len() == 4).then_some(())
-    });
+    recorded(4);
     gateway.terminate();
     let requests = place.events("request");
     let column = |name: &str| {

@@ -79,6 +79,7 @@ pub async fn forward(
         host: host.to_str().unwrap_or_default(),
         https,
         kind,
+        alone: peer == Peer::Passage,
         body,
         via: settings.via,
         answer: settings.limits.answer.0,

@@ -48,6 +48,9 @@ pub struct Exchange<'a> {
     /// Whether the client uses HTTPS.
     pub https: bool,
     pub kind: TicketKind,
+    /// Whether it has a connection to its server for itself: a server that sends a body with its answer
+    /// to HEAD, as some do, spoils it for the next request.
+    pub alone: bool,
     pub body: ClientBody,
     pub via: bool,
     /// `limits.answer`; zero means without limit.
@@ -123,7 +126,7 @@ impl Exchange<'_> {
             until: None,
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
-        let fresh = self.kind == TicketKind::Tunnel;
+        let fresh = self.alone || self.kind == TicketKind::Tunnel;
         let mut way = self.way(&mut hold, repeatable, fresh).await?;
         let (mut tries, mut sent) = (1, false);
         loop {
@@ -314,6 +317,7 @@ impl Exchange<'_> {
         // the rest, and the next request would wait behind it.
         let unread = !self.body.ended() || (!bodiless && response.status().as_u16() >= 400);
         let reusable = !unread
+            && !self.alone
             && headers::keeps_alive(response.headers(), response.version())
             && response.status() != StatusCode::SWITCHING_PROTOCOLS;
         let endless = response.body().size_hint().exact().is_none();

@@ -81,6 +81,11 @@ impl<'a> LaunchdJob<'a> {
         })
     }
 
+    /// Its process, where it has one.
+    pub fn main_pid(&self) -> Option<u32> {
+        self.loaded.as_ref()?.pid
+    }
+
     /// The job in every domain that there is, loaded there or not.
     ///
     /// # Errors
@@ -165,7 +170,7 @@ impl<'a> LaunchdJob<'a> {
 
     /// Whether this process belongs to the job.
     pub fn is_inside(&self) -> bool {
-        let pid = self.loaded.as_ref().and_then(|job| job.pid);
+        let pid = self.main_pid();
         pid.is_some_and(|pid| ancestors(std::process::id()).contains(&pid))
     }
 
@@ -250,7 +255,7 @@ impl<'a> LaunchdJob<'a> {
         let arguments = ["kickstart", "-k", &target];
         self.launchctl.call_within(&arguments, limit).await?;
         self.refresh().await?;
-        let now = self.loaded.as_ref().and_then(|job| job.pid);
+        let now = self.main_pid();
         Ok(now.is_some_and(|pid| pid != before))
     }
 

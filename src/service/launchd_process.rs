@@ -7,6 +7,7 @@ use plist::{Dictionary, Value};
 
 use super::error::ServiceError;
 use super::launchd_job::LaunchdJob;
+use super::launchd_written;
 use super::layout::Installed;
 use super::start_facts::ServiceProcess;
 use crate::config::environment_file::Secrets;
@@ -14,34 +15,26 @@ use crate::config::{TEXT_MAX, VARIABLES_FILE, regular_file};
 use crate::os::credentials::Credentials;
 use crate::state::paths::Scope;
 
-/// A longer property list is not read.
-const PLIST_MAX: u64 = 1024 * 1024;
-
 /// Asks launchd for the process, and its property list for the rest. None where that names no program.
 ///
 /// # Errors
 /// When launchd does not answer.
 pub(super) async fn of(unit: &Installed) -> Result<Option<ServiceProcess>, ServiceError> {
     let job = LaunchdJob::find(unit).await?;
-    let text = regular_file::read(&unit.path, PLIST_MAX);
+    let text = launchd_written::text(&unit.path);
     let text = text.map_err(|error| ServiceError::file("read", &unit.path, &error))?;
-    let plist = Value::from_reader_xml(text.as_slice()).ok();
-    let process = plist.as_ref().and_then(Value::as_dictionary);
-    let process = process.and_then(|plist| read(plist, unit.scope));
+    let keys = launchd_written::keys(&text).ok();
+    let process = keys.and_then(|keys| read(&keys, unit.scope));
     Ok(process.map(|process| ServiceProcess {
-        main_pid: job.loaded.as_ref().and_then(|job| job.pid).unwrap_or(0),
+        main_pid: job.main_pid().unwrap_or(0),
         ..process
     }))
 }
 
 fn read(plist: &Dictionary, scope: Scope) -> Option<ServiceProcess> {
-    let words = plist.get("ProgramArguments")?.as_array()?;
-    let arguments: Vec<String> = words
-        .iter()
-        .filter_map(|word| Some(word.as_string()?.to_owned()))
-        .collect();
+    let arguments = launchd_written::arguments(plist)?;
     let text = |key: &str| plist.get(key).and_then(Value::as_string);
-    let program = text("Program").or_else(|| arguments.first().map(String::as_str))?;
+    let program = launchd_written::program(plist)?;
     let account = match (scope, text("UserName")) {
         (Scope::System, Some(name)) => User::from_name(name).ok().flatten(),
         _ => None,
@@ -58,7 +51,7 @@ fn read(plist: &Dictionary, scope: Scope) -> Option<ServiceProcess> {
         program: PathBuf::from(program),
         environment: environment(plist, account.as_ref()),
         directory: PathBuf::from(text("WorkingDirectory").unwrap_or("/")),
-        arguments,
+        arguments: arguments.into_iter().map(str::to_owned).collect(),
         user,
     })
 }

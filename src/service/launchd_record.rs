@@ -7,23 +7,20 @@
 //! too: a job that has not changed since is started anew without an unload.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::ServiceError;
+use super::launchd_written;
 use super::layout::Installed;
-use crate::config::regular_file;
 use crate::state::owner::{boot_id, start_time};
 use crate::state::{atomic_file, untrusted_file};
 use crate::text::words::words;
 
 /// A longer record is not ours.
 const RECORD_MAX: u64 = 16 * 1024;
-
-/// A longer property list is not read.
-const PLIST_MAX: u64 = 1024 * 1024;
 
 words! {
     /// What a command wants to be so at its end.
@@ -155,10 +152,9 @@ impl<'a> JobRecord<'a> {
     }
 
     fn now(&self) -> Option<LoadedJob> {
-        let text = regular_file::read(&self.unit.path, PLIST_MAX).ok()?;
-        let plist = plist::Value::from_reader_xml(text.as_slice()).ok()?;
-        let words = plist.as_dictionary()?.get("ProgramArguments")?.as_array()?;
-        let program = std::fs::metadata(Path::new(words.first()?.as_string()?)).ok()?;
+        let text = launchd_written::text(&self.unit.path).ok()?;
+        let keys = launchd_written::keys(&text).ok()?;
+        let program = std::fs::metadata(launchd_written::first_word(&keys)?).ok()?;
         let digest = Sha256::digest(&text);
         Some(LoadedJob {
             plist_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -189,6 +185,8 @@ impl<'a> JobRecord<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::service::ServiceManagerKind;
     use crate::state::paths::Scope;

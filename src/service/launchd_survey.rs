@@ -9,13 +9,11 @@ use plist::{Dictionary, Value};
 use super::error::ServiceError;
 use super::launchd_job::LaunchdJob;
 use super::launchd_record::JobRecord;
+use super::launchd_written;
 use super::layout::Installed;
-use crate::config::{Listen, regular_file};
+use crate::config::Listen;
 use crate::launchd::domain::LaunchdDomain;
 use crate::launchd::keys::{self, KeyProblem};
-
-/// A longer property list is not read.
-const PLIST_MAX: u64 = 1024 * 1024;
 
 /// A job as it is written and as launchd has it.
 #[derive(Clone, Debug, Default)]
@@ -60,18 +58,14 @@ pub async fn survey_job(unit: &Installed) -> Result<JobSurvey, ServiceError> {
 }
 
 fn read(path: &Path) -> Result<Dictionary, String> {
-    let text = regular_file::read(path, PLIST_MAX).map_err(|error| error.to_string())?;
-    let value = Value::from_reader_xml(text.as_slice()).map_err(|error| error.to_string())?;
-    let job = value.into_dictionary();
-    job.ok_or_else(|| "it holds no dictionary".to_owned())
+    let text = launchd_written::text(path).map_err(|error| error.to_string())?;
+    launchd_written::keys(&text)
 }
 
 impl JobSurvey {
     fn read(&mut self, job: &Dictionary, unit: &Installed) {
         let text = |key: &str| job.get(key).and_then(Value::as_string).map(PathBuf::from);
-        let words = job.get("ProgramArguments").and_then(Value::as_array);
-        let first = words.and_then(|words| words.first()?.as_string());
-        self.program = text("Program").or_else(|| first.map(PathBuf::from));
+        self.program = launchd_written::program(job).map(PathBuf::from);
         self.directory = text("WorkingDirectory");
         self.log = text("StandardErrorPath");
         self.keys = keys::problems(job, unit.scope);

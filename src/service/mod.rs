@@ -15,6 +15,7 @@ pub mod launchd_plist;
 mod launchd_process;
 mod launchd_record;
 mod launchd_survey;
+mod launchd_written;
 mod layout;
 pub mod linger;
 pub mod manager;

@@ -20,6 +20,7 @@ use crate::service::launchd_drive;
 use crate::service::launchd_job::LaunchdJob;
 use crate::service::launchd_plist::JobPlan;
 use crate::service::launchd_record::{JobAim, JobRecord};
+use crate::service::launchd_written;
 use crate::service::layout::{Installed, Layout, usual_scope};
 use crate::service::provenance::Written;
 use crate::service::report::{InstallOutcome, InstallReport, Say};
@@ -358,7 +359,7 @@ fn job(
 fn user_before(layout: &Layout, instance: &str) -> Option<String> {
     let path = Installed::job(layout, instance.to_owned()).path;
     let written = Written::look(&path).ok()?;
-    let plist = plist::Value::from_reader_xml(written.text()?.as_bytes()).ok()?;
-    let user = plist.as_dictionary()?.get("UserName")?.as_string()?;
+    let keys = launchd_written::keys(written.text()?.as_bytes()).ok()?;
+    let user = keys.get("UserName")?.as_string()?;
     Some(user.to_owned())
 }

@@ -24,19 +24,15 @@ use crate::text::shell;
 /// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be
 /// read.
 pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
-    if unit.manager == ServiceManagerKind::Launchd {
-        return claim_of_job(env, unit).await;
-    }
-    let manager = Manager::connect(unit.scope, env).await?;
-    let said = manager.properties(&unit.unit).await?;
-    let state = UnitState::of(&said);
-    let socket_up = manager.socket_state(unit).await?.is_active();
+    let (service, user) = match unit.manager {
+        ServiceManagerKind::Launchd => of_job(unit).await?,
+        ServiceManagerKind::Systemd => of_unit(env, unit).await?,
+    };
     let layout = Layout::of_service(unit, env)?;
     let config = configuration_of(env, unit, &layout)?;
     let made = layout.leftovers(&unit.instance);
-    let users = match user_of(unit, &said) {
-        Some(user) => BTreeSet::from([user.uid.as_raw()]),
-        // A temporary user that systemd forgot when the service ended: what it made is still there.
+    let users = match user {
+        Some(user) => BTreeSet::from([user]),
         None => owners(&made),
     };
     let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
@@ -46,42 +42,42 @@ pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressCla
         listen: config.gateway.listen,
         state: dirs,
         users,
-        unit: Some(ServiceUnit {
-            name: unit.unit.clone(),
-            main: (state.main_pid != 0).then_some(state.main_pid),
-            group: Some(state.control_group).filter(|group| !group.is_empty()),
-            holds_listeners: state.fd_store > 0 || socket_up,
-        }),
+        unit: Some(service),
         ..AddressClaim::default()
     })
 }
 
-/// The same for a job of launchd, which has no group of processes, and holds the listeners that its property
-/// list names while it is loaded.
-async fn claim_of_job(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
-    let job = LaunchdJob::find(unit).await?;
-    let layout = Layout::of_service(unit, env)?;
-    let config = configuration_of(env, unit, &layout)?;
-    let made = layout.leftovers(&unit.instance);
-    let users = match unit.scope {
-        Scope::User => BTreeSet::from([nix::unistd::geteuid().as_raw()]),
-        Scope::System => owners(&made),
+/// What systemd says of a unit, and its user. None of a temporary user that systemd forgot when the service
+/// ended: what it made is still there.
+async fn of_unit(
+    env: &Env<'_>,
+    unit: &Installed,
+) -> Result<(ServiceUnit, Option<u32>), ServiceError> {
+    let manager = Manager::connect(unit.scope, env).await?;
+    let said = manager.properties(&unit.unit).await?;
+    let state = UnitState::of(&said);
+    let socket_up = manager.socket_state(unit).await?.is_active();
+    let service = ServiceUnit {
+        name: unit.unit.clone(),
+        main: (state.main_pid != 0).then_some(state.main_pid),
+        group: Some(state.control_group).filter(|group| !group.is_empty()),
+        holds_listeners: state.fd_store > 0 || socket_up,
     };
-    let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
-    dirs.extend(made);
-    Ok(AddressClaim {
-        instance: Some(unit.instance.clone()),
-        listen: config.gateway.listen,
-        state: dirs,
-        users,
-        unit: Some(ServiceUnit {
-            name: unit.unit.clone(),
-            main: job.loaded.as_ref().and_then(|job| job.pid),
-            group: None,
-            holds_listeners: job.loaded.is_some(),
-        }),
-        ..AddressClaim::default()
-    })
+    Ok((service, user_of(unit, &said).map(|user| user.uid.as_raw())))
+}
+
+/// What launchd says of a job, which has no group of processes, and holds the listeners that its property
+/// list names while it is loaded; and the user of an agent.
+async fn of_job(unit: &Installed) -> Result<(ServiceUnit, Option<u32>), ServiceError> {
+    let job = LaunchdJob::find(unit).await?;
+    let service = ServiceUnit {
+        name: unit.unit.clone(),
+        main: job.main_pid(),
+        group: None,
+        holds_listeners: job.loaded.is_some(),
+    };
+    let is_agent = unit.scope == Scope::User;
+    Ok((service, is_agent.then(|| nix::unistd::geteuid().as_raw())))
 }
 
 /// What the configuration says; the defaults where there is none.

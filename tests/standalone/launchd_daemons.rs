@@ -52,18 +52,7 @@ fn must(mac: &Mac, args: &[&str]) -> String {
 }
 
 fn install(mac: &Mac, more: &[&str]) -> String {
-    let listen = format!("127.0.0.1:{}", mac.port);
-    let begin = ["install", "--for", "launchd", "--now", "--listen", &listen];
-    let server = [
-        "--",
-        "python3",
-        "-m",
-        "http.server",
-        "{port}",
-        "--bind",
-        "127.0.0.1",
-    ];
-    must(mac, &[&begin[..], more, &server].concat())
+    mac.install_by(|line| must(mac, line), more)
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Mac {
         all_of(&output)
     }
 
-    pub fn install(&self, more: &[&str]) -> Output {
+    /// Runs the command that installs a server of Python's, with more flags.
+    pub fn install_by<T>(&self, run: impl FnOnce(&[&str]) -> T, more: &[&str]) -> T {
         let listen = format!("127.0.0.1:{}", self.port);
         let begin = ["install", "--for", "launchd", "--now", "--listen", &listen];
         let server = [
@@ -104,7 +105,11 @@ impl Mac {
             "--bind",
             "127.0.0.1",
         ];
-        self.ctl(&[&begin[..], more, &server].concat())
+        run(&[&begin[..], more, &server].concat())
+    }
+
+    pub fn install(&self, more: &[&str]) -> Output {
+        self.install_by(|line| self.ctl(line), more)
     }
 
     pub fn must_install(&self, more: &[&str]) -> String {

@@ -10,7 +10,7 @@ mod downtime_probe;
 mod error;
 mod findings_view;
 mod known_gateway;
-
+mod log_tail;
 mod pages;
 mod patience;
 mod preflight;

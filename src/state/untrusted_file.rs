@@ -51,7 +51,8 @@ fn invalid(why: &str) -> io::Error {
 ///
 /// # Errors
 /// `InvalidData` when it is a symbolic link or no regular file, or when it belongs to somebody other
-/// than the owner of the directory and this user.
+/// than the owner of the directory and this user. A file of this user in the directory of somebody else must
+/// have no other name: not every system keeps that one from linking to any file there is.
 pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
     let directory = open_parent(path)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -66,11 +67,14 @@ pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
     if !facts.is_file() {
         return Err(invalid("it is not a regular file"));
     }
-    let trusted = [directory.metadata()?.uid(), geteuid().as_raw()];
-    if trusted.contains(&facts.uid()) {
+    if facts.uid() == directory.metadata()?.uid() {
         Ok(file)
-    } else {
+    } else if facts.uid() != geteuid().as_raw() {
         Err(invalid(&format!("it belongs to uid {}", facts.uid())))
+    } else if facts.nlink() > 1 {
+        Err(invalid("it is a hard link to a file of this user"))
+    } else {
+        Ok(file)
     }
 }
 
@@ -180,6 +184,12 @@ mod tests {
         assert!(read(&path, 10).unwrap_err().to_string().contains("12345"));
         std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
         assert_eq!(read(&path, 10).unwrap(), b"7");
+        let own = dir.path().join("own");
+        std::fs::write(&own, "8").unwrap();
+        assert_eq!(read(&own, 10).unwrap(), b"8");
+        std::fs::hard_link(&own, dir.path().join("link")).unwrap();
+        let linked = read(&dir.path().join("link"), 10).unwrap_err();
+        assert!(linked.to_string().contains("hard link"), "{linked}");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Daemons of launchd, which run as a user of their own, and agents of who calls sudo, driven against the simulator
 //! in `tests/launchd-sim`. They need root.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use nix::unistd::{User, geteuid};
+use nix::sys::stat::Mode;
+use nix::unistd::{User, geteuid, mkfifo};
 
 use crate::mac::{LABEL, Mac};
 use crate::support::site::all_of;
@@ -102,6 +104,55 @@ fn a_daemon_lives_from_install_to_uninstall_without_anybody_at_the_screen() {
     assert!(mac.serves());
     must(&mac, &["uninstall"]);
     assert!(!mac.serves() && mac.print("system").is_none() && !plist.exists());
+}
+
+/// A daemon's user owns the folder of its log, and root reads it.
+#[test]
+fn the_log_of_a_daemon_leads_root_to_no_other_file_and_drives_no_terminal() {
+    let Some(mac) = boot() else { return };
+    install(&mac, &["--run-as", USER]);
+    let log = mac.root().join("Library/Logs/gateway/gateway/gateway.log");
+    let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(b"[main] \x1b]0;owned\x07 \xe2\x80\xae\n")
+        .unwrap();
+    for flags in [
+        &["logs"][..],
+        &["logs", "--sidecar", "main"],
+        &["logs", "--json"],
+    ] {
+        let said = must(&mac, flags);
+        assert!(said.contains("]0;owned"), "{flags:?}: {said}");
+        assert!(
+            !said.contains(['\x1b', '\x07', '\u{202e}']),
+            "{flags:?}: {said:?}"
+        );
+    }
+    let said = must(&mac, &["logs", "--sidecar", "main", "-n", "1"]);
+    let escaped = r"[main] \x1b]0;owned\x07 \u{202e}";
+    assert!(said.trim_end().ends_with(escaped), "{said}");
+
+    let secret = mac.home().join("secret");
+    std::fs::write(&secret, "canary-4711\n").unwrap();
+    let plant: [(&str, &dyn Fn()); 3] = [
+        ("it is a symbolic link", &|| symlink(&secret, &log).unwrap()),
+        ("hard link", &|| std::fs::hard_link(&secret, &log).unwrap()),
+        ("it is not a regular file", &|| {
+            mkfifo(&log, Mode::S_IRWXU).unwrap()
+        }),
+    ];
+    for (why, plant) in plant {
+        std::fs::remove_file(&log).unwrap();
+        plant();
+        for flags in [&["logs"][..], &["logs", "--follow"], &["logs", "--json"]] {
+            let output = machine(&mac, flags);
+            let said = all_of(&output);
+            assert_eq!(output.status.code(), Some(1), "{why} {flags:?}: {said}");
+            assert!(
+                said.contains(why) && !said.contains("canary"),
+                "{flags:?}: {said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! else where its output goes.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +11,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::LogsArgs;
+use crate::cli::log_tail::LogTail;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
-use crate::config::{DEFAULT_INSTANCE, Env, regular_file};
+use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::{Method, SecretsAnswer, SecretsParams, Status};
 use crate::service::{self, Installed, ServiceManagerKind};
 use crate::state::paths::Scope;
@@ -34,10 +35,6 @@ pub struct LogsAnswer<'a> {
     /// The last lines of it.
     lines: Vec<String>,
 }
-
-/// How much of the end of a log file is looked at for lines, in bytes: enough for 100 lines of any
-/// length that the log has.
-const END_OF_FILE: u64 = 4 * 1024 * 1024;
 
 /// Shows the log.
 ///
@@ -106,10 +103,8 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         ctx.ui.object(&lines);
         return Ok(Exit::Done);
     }
-    if let Some(file) = file
-        && args.sidecar.is_none()
-    {
-        return Err(turn_into("tail", &tail(file, args)));
+    if let Some(file) = file {
+        return show(ctx, file, args).await;
     }
     let text = where_it_goes(output.as_deref(), args);
     ctx.ui.say(format!("{name} (pid {pid}) {text}"));
@@ -141,8 +136,9 @@ fn entries<'a>(
             .error("--follow with --json shows the journal, and this gateway prints to a file")
             .with_help(format!("tail -F {}", shell::word(file))));
     }
-    let lines = last_lines(file, args)
-        .map_err(|error| Exit::Failed.error(format!("cannot read {}: {error}", file.display())))?;
+    let lines = open(file, args)
+        .and_then(|mut log| log.last(args.lines as usize, true))
+        .map_err(|error| unreadable(file, &error))?;
     Ok(LogsAnswer {
         ok: true,
         instance: name,
@@ -152,26 +148,31 @@ fn entries<'a>(
     })
 }
 
-/// The last lines of a log file, of one sidecar where one is named.
-fn last_lines(file: &Path, args: &LogsArgs) -> io::Result<Vec<String>> {
-    let mut file = regular_file::open(file)?;
-    let length = file.metadata()?.len();
-    let begin = length.saturating_sub(END_OF_FILE);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut bytes = Vec::new();
-    file.take(END_OF_FILE).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    // The first one is only the end of a line, where it is not the first of the file.
-    let whole = text.lines().skip(usize::from(begin > 0));
-    let prefix = args.sidecar.as_ref().map(|name| format!("[{name}] "));
-    let wanted = |line: &&str| {
-        prefix
-            .as_ref()
-            .is_none_or(|prefix| line.starts_with(prefix))
-    };
-    let mut lines: Vec<&str> = whole.filter(wanted).collect();
-    let more = lines.len().saturating_sub(args.lines as usize);
-    Ok(lines.drain(more..).map(str::to_owned).collect())
+/// Shows the end of a log file, and what is printed to it afterwards.
+async fn show(ctx: &Context, file: &Path, args: &LogsArgs) -> Result<Exit, CliError> {
+    let failed = |error: io::Error| unreadable(file, &error);
+    let mut log = open(file, args).map_err(failed)?;
+    let mut lines = log
+        .last(args.lines as usize, !args.follow)
+        .map_err(failed)?;
+    loop {
+        lines
+            .iter()
+            .for_each(|line| ctx.ui.page(&format!("{line}\n")));
+        if !args.follow || ctx.ui.is_closed() {
+            return Ok(Exit::Done);
+        }
+        lines = log.next().await.map_err(failed)?;
+    }
+}
+
+fn open(file: &Path, args: &LogsArgs) -> io::Result<LogTail> {
+    LogTail::open(file, args.sidecar.as_deref())
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> CliError {
+    let error = Exit::Failed.error(format!("cannot read {}: {error}", file.display()));
+    error.with_help(format!("ls -l {}", shell::word(file)))
 }
 
 /// The job of launchd of this name.
@@ -184,8 +185,10 @@ fn launchd_job(ctx: &Context, env: &Env<'_>, name: &str) -> Option<Installed> {
 /// The file that the property list names: launchd keeps no log.
 async fn log_of_job(ctx: &Context, job: &Installed, args: &LogsArgs) -> Result<Exit, CliError> {
     let (file, name) = (job.launchd_log(), &job.instance);
-    // A daemon's user can put anything in its place.
-    if !file.symlink_metadata().is_ok_and(|facts| facts.is_file()) {
+    if file
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    {
         let message = format!("{name} has printed nothing to {}", file.display());
         let next = format!("gatewayctl status --instance {name}");
         return Err(Exit::Failed.error(message).with_help(next));
@@ -194,13 +197,9 @@ async fn log_of_job(ctx: &Context, job: &Installed, args: &LogsArgs) -> Result<E
         let pid = service::state(&Env::real(), job).await?.main_pid;
         ctx.ui
             .object(&entries(name, pid, Some(&file), Some(&file), args)?);
-    } else if args.sidecar.is_none() {
-        return Err(turn_into("tail", &tail(&file, args)));
-    } else {
-        let text = where_it_goes(Some(&file), args);
-        ctx.ui.say(format!("{name} {text}"));
+        return Ok(Exit::Done);
     }
-    Ok(Exit::Done)
+    show(ctx, &file, args).await
 }
 
 /// The answer with `--json` and `--show-secrets`.
@@ -357,16 +356,6 @@ fn journalctl(scope: Scope, unit: &str, args: &LogsArgs, json: bool) -> Vec<OsSt
         line.extend(["--output", "json"]);
     }
     line.into_iter().map(OsString::from).collect()
-}
-
-/// The arguments of tail.
-fn tail(path: &Path, args: &LogsArgs) -> Vec<OsString> {
-    let mut line: Vec<OsString> = vec!["-n".into(), args.lines.to_string().into()];
-    if args.follow {
-        line.push("-F".into());
-    }
-    line.extend(["--".into(), path.into()]);
-    line
 }
 
 /// Becomes another program, so that its pager, its signals and its exit code are its own. Returns

@@ -54,6 +54,7 @@ impl LogTail {
         let length = self.file.metadata()?.len();
         let begin = length.saturating_sub(AT_ONCE);
         self.file.seek(SeekFrom::Start(begin))?;
+        self.part.clear();
         let mut lines = self.read()?;
         if begin > 0 && !lines.is_empty() {
             // It is only the end of a line.

@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::Listen;
-use crate::control::protocol::Status;
-use crate::text::human::count;
+use crate::control::protocol::{SidecarStateName, Status};
+use crate::text::absent;
+use crate::text::human::{count, span};
 
 /// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to
 /// cost a busy gateway nothing.
@@ -55,31 +56,46 @@ pub struct Downtime {
     pub slowest_ms: u64,
     /// How often each failure came.
     pub failures: BTreeMap<String, u64>,
+    /// The sidecars that were down when it began. The front door answers the probe itself, so it says
+    /// nothing of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub down_before: Vec<String>,
+    /// How long new requests had to wait while a sidecar was replaced, in milliseconds.
+    #[serde(skip_serializing_if = "absent::zero")]
+    pub held_ms: u64,
 }
 
 impl Downtime {
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         let (probes, slowest) = (count(self.sent, "probe"), self.slowest_ms);
-        if self.failed == 0 {
-            return format!("downtime 0 ms: {probes}, none failed, slowest answer {slowest} ms");
+        let saw = if self.failed == 0 {
+            format!("{probes}, none failed, slowest answer {slowest} ms")
+        } else {
+            let failures = self.failures.iter();
+            let failures = failures.map(|(what, times)| format!("{times} {what}"));
+            let failures = failures.collect::<Vec<_>>().join(", ");
+            format!("{} of {probes} failed ({failures})", self.failed)
+        };
+        let downtime = format!("downtime {} ms", self.downtime_ms);
+        match (&self.down_before[..], self.held_ms) {
+            ([], 0) => format!("{downtime}: {saw}"),
+            ([], held) => format!(
+                "{downtime}, new requests waited up to {}: {saw}",
+                span(held)
+            ),
+            (down, _) => format!(
+                "{} did not serve before, so no downtime is counted; the front door answered: {saw}",
+                down.join(" and ")
+            ),
         }
-        let failures = self
-            .failures
-            .iter()
-            .map(|(what, times)| format!("{times} {what}"));
-        format!(
-            "downtime {} ms: {} of {probes} failed ({})",
-            self.downtime_ms,
-            self.failed,
-            failures.collect::<Vec<_>>().join(", ")
-        )
     }
 }
 
 /// A probe at work.
 #[derive(Debug)]
 pub struct DowntimeProbe {
+    down_before: Vec<String>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Downtime>,
 }
@@ -98,6 +114,7 @@ impl DowntimeProbe {
         }
         let (stop, stopped) = oneshot::channel();
         Some(Self {
+            down_before: not_serving(status),
             stop,
             task: tokio::spawn(run(listen, good, stopped)),
         })
@@ -106,8 +123,19 @@ impl DowntimeProbe {
     /// Waits for the requests under way and returns what was seen.
     pub async fn finish(self) -> Downtime {
         drop(self.stop);
-        self.task.await.unwrap_or_default()
+        let seen = self.task.await.unwrap_or_default();
+        Downtime {
+            down_before: self.down_before,
+            ..seen
+        }
     }
+}
+
+/// The sidecars that are not ready.
+pub fn not_serving(status: &Status) -> Vec<String> {
+    let sidecars = status.sidecars.iter();
+    let down = sidecars.filter(|sidecar| sidecar.state != SidecarStateName::Ready);
+    down.map(|sidecar| sidecar.name.clone()).collect()
 }
 
 async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
@@ -277,6 +305,24 @@ mod tests {
         assert_eq!(
             seen.sentence(),
             "downtime 60 ms: 3 of 5 probes failed (2 refused, 1 reset)"
+        );
+        let held = Downtime {
+            held_ms: 1250,
+            ..seen.clone()
+        };
+        assert_eq!(
+            held.sentence(),
+            "downtime 60 ms, new requests waited up to 1.2 s: 3 of 5 probes failed (2 refused, 1 reset)"
+        );
+        let down = Downtime {
+            down_before: vec!["main".into()],
+            ..seen
+        };
+        assert!(
+            down.sentence()
+                .starts_with("main did not serve before, so no downtime is counted;"),
+            "{}",
+            down.sentence()
         );
     }
 

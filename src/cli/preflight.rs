@@ -134,12 +134,23 @@ async fn version_of(process: &ServiceProcess) -> io::Result<Option<ProgramOutput
 /// The step of a restart in a successor.
 const FRESH: &str = "a fresh process takes the listeners over";
 
-/// What a restart will do, in one line.
-pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> String {
+/// What a restart will do, in one line. The sidecars that are `down` have no work to finish.
+pub fn plan(
+    config: &Config,
+    args: &RestartArgs,
+    strategy: &PlannedStrategy,
+    down: &[String],
+) -> String {
     let keeps = !args.force && !args.fresh && strategy.name == Some(StrategyName::InProcess);
     let anew = |spec: &SidecarSpec| !keeps || spec.reload.is_none();
-    let overlapping = names(config, |spec| anew(spec) && spec.overlaps());
-    let exclusive = names(config, |spec| anew(spec) && !spec.overlaps());
+    let is_down = |name: &str| down.iter().any(|down| down == name);
+    let overlapping = names(config, |name, spec| {
+        anew(spec) && spec.overlaps() && !is_down(name)
+    });
+    let exclusive = names(config, |name, spec| {
+        anew(spec) && !spec.overlaps() && !is_down(name)
+    });
+    let down = names(config, |name, _| is_down(name));
     let limit = match args.wait {
         Some(Wait::Limit(limit)) => config::Dur(limit),
         _ => config.restart.drain,
@@ -159,11 +170,17 @@ pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> 
     for (name, spec) in &config.sidecar {
         if let Some(Reload { means, .. }) = &spec.reload
             && keeps
+            && !is_down(name)
         {
             steps.push(format!(
                 "{name} restarts by its own means ({means}), if its specification is the same; new requests wait"
             ));
         }
+    }
+    if !down.is_empty() {
+        steps.push(format!(
+            "{down} does not serve now: it is started anew, and gets requests when it is ready"
+        ));
     }
     if !overlapping.is_empty() {
         steps.push(format!(
@@ -181,9 +198,9 @@ pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> 
     format!("plan: {}", steps.join("; "))
 }
 
-fn names(config: &Config, wanted: impl Fn(&SidecarSpec) -> bool) -> String {
+fn names(config: &Config, wanted: impl Fn(&str, &SidecarSpec) -> bool) -> String {
     let sidecars = config.sidecar.iter();
-    let wanted = sidecars.filter(|(_, spec)| wanted(spec));
+    let wanted = sidecars.filter(|(name, spec)| wanted(name.as_str(), spec));
     let names = wanted.map(|(name, _)| name.as_str());
     names.collect::<Vec<_>>().join(" and ")
 }
@@ -206,13 +223,19 @@ mod tests {
             ..RestartArgs::default()
         };
         assert_eq!(
-            plan(&both, &args, &strategy("in-process: why")),
+            plan(&both, &args, &strategy("in-process: why"), &[]),
             "plan: a new a is started beside the old one and takes over when it is ready; the old one has 5s to finish its work; \
+             b must not run twice: new requests wait while it is ended and started again"
+        );
+        let down = ["a".to_owned()];
+        assert_eq!(
+            plan(&both, &args, &strategy("in-process: why"), &down),
+            "plan: a does not serve now: it is started anew, and gets requests when it is ready; \
              b must not run twice: new requests wait while it is ended and started again"
         );
         let text = text.replace("overlap = false", "reload = { signal = \"HUP\" }");
         let own = config::parse(&text, None).unwrap();
-        let own = |args: &RestartArgs| plan(&own, args, &strategy("in-process: why"));
+        let own = |args: &RestartArgs| plan(&own, args, &strategy("in-process: why"), &[]);
         let text = own(&RestartArgs::default());
         assert!(
             text.starts_with("plan: b restarts by its own means (SIGHUP), "),
@@ -224,14 +247,20 @@ mod tests {
         };
         assert!(!own(&force).contains("own means"));
         assert!(
-            plan(&Config::default(), &RestartArgs::default(), &strategy("")).contains("no sidecar")
+            plan(
+                &Config::default(),
+                &RestartArgs::default(),
+                &strategy(""),
+                &[]
+            )
+            .contains("no sidecar")
         );
         let fresh = RestartArgs {
             fresh: true,
             ..RestartArgs::default()
         };
         for (args, planned) in [(&fresh, "in-process: why"), (&args, "respawn: why")] {
-            let text = plan(&both, args, &strategy(planned));
+            let text = plan(&both, args, &strategy(planned), &[]);
             let expected = "plan: a fresh process takes the listeners over; a new a is";
             assert!(text.starts_with(expected), "{text}");
         }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::downtime_probe::{Downtime, DowntimeProbe};
+use super::downtime_probe::{Downtime, DowntimeProbe, not_serving};
 use super::patience::Patience;
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::control::client::{CallError, Client};
-use crate::control::protocol::{GenerationInfo, Method, Outcome, Stage, Status};
+use crate::control::protocol::{GenerationInfo, Method, Outcome, Progress, Stage, Status};
 use crate::os::process::Process;
 use crate::state::clients_seen::ClientsSeen;
-use crate::state::terms::RequestOutcome;
+use crate::state::terms::{ProgressStage, RequestOutcome};
 use crate::text::shell;
 use crate::text::words::Words;
 
@@ -104,8 +104,13 @@ async fn ask_and_follow(
     let probe = DowntimeProbe::start(before).await;
     let begun = Instant::now();
     let step = |text: &str| ctx.ui.step(begun, text);
+    let mut hold = HoldTime::default();
+    let heard = |progress: Progress| {
+        hold.hear(progress.stage, Instant::now());
+        step(&progress.text);
+    };
     let mut answer: Result<Outcome, CallError> = tokio::select! {
-        answer = target.call(&mut client, method, |progress| step(&progress.text)) => answer,
+        answer = target.call(&mut client, method, heard) => answer,
         error = hangs(target, before, method) => return Err(error),
     };
     let mut followed = Ok(());
@@ -136,7 +141,10 @@ async fn ask_and_follow(
         });
     }
     let seen = match probe {
-        Some(probe) => Some(probe.finish().await),
+        Some(probe) => Some(Downtime {
+            held_ms: hold.longest().as_millis() as u64,
+            ..probe.finish().await
+        }),
         None => None,
     };
     followed?;
@@ -148,6 +156,33 @@ async fn ask_and_follow(
             let clients = now.as_ref().and_then(|now| clients_of(before, now));
             Err(failed(target, error, seen.as_ref(), now.as_ref(), clients))
         }
+    }
+}
+
+/// How long requests of clients were held, as far as the steps of a restart tell.
+#[derive(Debug, Default)]
+struct HoldTime {
+    since: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl HoldTime {
+    fn hear(&mut self, stage: ProgressStage, now: Instant) {
+        match stage {
+            ProgressStage::Holding | ProgressStage::Reloading => {
+                self.since.get_or_insert(now);
+            }
+            ProgressStage::Ready | ProgressStage::Switched if self.since.is_some() => {
+                self.until = Some(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// From the first one that was held to when the last server was ready.
+    fn longest(&self) -> Duration {
+        let times = self.since.zip(self.until);
+        times.map_or(Duration::ZERO, |(since, until)| until - since)
     }
 }
 
@@ -262,6 +297,13 @@ fn failed(
             Stage::Degraded => format!("generation {} is degraded: {}", now.generation, now.detail),
             _ => format!("generation {} serves on", now.generation),
         });
+        let down = not_serving(now);
+        if !down.is_empty() {
+            error.add_line(format!(
+                "until {} serves, requests for it wait ([restart] hold, 30s by default), then get 503",
+                down.join(" and ")
+            ));
+        }
     }
     if let Some(clients) = clients {
         if *clients != ClientsSeen::default() {

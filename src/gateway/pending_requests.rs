@@ -258,7 +258,7 @@ impl PendingRequests {
             clients: clients.clone(),
             passages: passages.clone(),
         };
-        log_end(&end, request.before.number, scene.after.number);
+        log_end(&end, request.before.number, &scene.after);
         if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
             &verdict
         {
@@ -344,7 +344,11 @@ impl PendingRequests {
         };
         for (asked, mut end) in fulfilled {
             end.outcome = ended(&verdict, false);
-            log_end(&end, generation, serves);
+            let after = GenerationInfo {
+                number: serves,
+                sidecars: Vec::new(),
+            };
+            log_end(&end, generation, &after);
             self.record.request(asked, &end);
             let id = &end.request;
             if self.last.as_ref().is_some_and(|last| last.request == *id) {
@@ -385,7 +389,9 @@ impl PendingRequests {
 
     /// What the operator should know when old and new run side by side: said once.
     pub fn notes(&mut self, overlapped: bool) -> Vec<String> {
-        if !overlapped || self.overlap_explained {
+        let mut before = (self.waiting.values()).flat_map(|waiting| &waiting.before.sidecars);
+        let ran = before.any(|(_, pid)| *pid != 0);
+        if !overlapped || !ran || self.overlap_explained {
             return Vec::new();
         }
         self.overlap_explained = true;
@@ -449,7 +455,7 @@ fn ended(verdict: &RequestVerdict, unchanged: bool) -> RequestEnd {
     RequestEnd { outcome, cause }
 }
 
-fn log_end(end: &LastRestart, before: u64, after: u64) {
+fn log_end(end: &LastRestart, before: u64, after: &GenerationInfo) {
     let LastRestart {
         request: id,
         kind,
@@ -460,9 +466,11 @@ fn log_end(end: &LastRestart, before: u64, after: u64) {
     if outcome.outcome == RequestOutcome::Failed {
         warn!(
             REQUEST = id,
-            "[gateway] {kind} {id} {outcome}; generation {after} serves on"
+            "[gateway] {kind} {id} {outcome}; {}",
+            after.stays()
         );
     } else {
+        let after = after.number;
         info!(
             REQUEST = id,
             "[gateway] {kind} {id} {outcome}: generation {before} -> {after} in {took_ms} ms"

@@ -15,6 +15,7 @@ mod crowded;
 mod delivery;
 mod demo;
 mod deploy_by_link;
+mod down_server;
 mod env_file;
 mod exclusive;
 mod exclusive_streams;

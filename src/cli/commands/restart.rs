@@ -2,6 +2,7 @@
 
 use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{RestartArgs, Wait};
+use crate::cli::downtime_probe::not_serving;
 use crate::cli::restart_over_control::{CompletedChange, carry_out, is_inside};
 use crate::cli::restart_report::{failed, report};
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager, unapplied};
@@ -28,7 +29,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     let config = preflight::check(&answering, peer, &status)?;
     ctx.ui.progress(&config.map_or_else(
         || format!("plan: {}", status.strategy),
-        |config| preflight::plan(&config, args, &status.strategy),
+        |config| preflight::plan(&config, args, &status.strategy, &not_serving(&status)),
     ));
     let method = Method::Restart(RestartParams {
         force: args.force,

@@ -106,6 +106,22 @@ pub struct GenerationInfo {
     pub sidecars: Vec<(String, u32)>,
 }
 
+impl GenerationInfo {
+    /// What it does after a restart that failed.
+    pub fn stays(&self) -> String {
+        let down = self.sidecars.iter().filter(|(_, pid)| *pid == 0);
+        let down: Vec<&str> = down.map(|(name, _)| name.as_str()).collect();
+        match &down[..] {
+            [] => format!("generation {} serves on", self.number),
+            down => format!(
+                "generation {} stays, without {}",
+                self.number,
+                down.join(" and ")
+            ),
+        }
+    }
+}
+
 /// How a restart would be done now, and why: "respawn: systemd can be told of a fresh main process".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStrategy {

@@ -1,5 +1,7 @@
 //! Requests for a restart or reload until their end: who waits for them, and what they are told.
 
+mod relapse;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -100,6 +102,16 @@ pub struct Unanswered {
     pub id: String,
     pub verdict: RequestVerdict,
     pub scene: RequestScene,
+    /// That is over; it waits for how its generation died.
+    pub settled: bool,
+}
+
+/// A generation that died soon after it had taken over.
+#[derive(Debug)]
+struct Relapse {
+    generation: u64,
+    /// How it died; none until its last words are complete.
+    why: Option<String>,
 }
 
 /// All of them, and those who wait for a drain after their restart is done.
@@ -109,8 +121,8 @@ pub struct PendingRequests {
     for_drain: Vec<(u64, Reply, Outcome)>,
     /// Those that the generation of this number fulfilled: it may die soon.
     fulfilled: (u64, Vec<(RequestRecord, LastRestart)>),
-    /// The last generation that died after its requests were done, and why they failed.
-    relapsed: Option<(u64, String)>,
+    /// The last generation that died after its requests were done.
+    relapse: Option<Relapse>,
     /// Those whose answers wait for clients or passages.
     unanswered: Vec<Unanswered>,
     count: u64,
@@ -129,7 +141,7 @@ impl PendingRequests {
             waiting: HashMap::new(),
             for_drain: Vec::new(),
             fulfilled: (0, Vec::new()),
-            relapsed: None,
+            relapse: None,
             unanswered: Vec::new(),
             count: 0,
             record,
@@ -211,9 +223,17 @@ impl PendingRequests {
 
     /// This process ends: what was postponed is answered with what is known.
     pub fn end_postponed(&mut self, front: &Front) {
-        for Unanswered { id, verdict, scene } in std::mem::take(&mut self.unanswered) {
-            self.end(&id, verdict, &scene, front);
+        for unanswered in std::mem::take(&mut self.unanswered) {
+            self.end_settled(unanswered, front);
         }
+    }
+
+    /// A request whose answer was postponed ends.
+    pub fn end_settled(&mut self, unanswered: Unanswered, front: &Front) {
+        let Unanswered {
+            id, verdict, scene, ..
+        } = unanswered;
+        self.end(&id, verdict, &scene, front);
     }
 
     /// Whether an answer waits for clients or passages.
@@ -259,10 +279,8 @@ impl PendingRequests {
             passages: passages.clone(),
         };
         log_end(&end, request.before.number, &scene.after);
-        if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
-            &verdict
-        {
-            self.fulfil(*generation, &request.asked, &end);
+        if let Some(generation) = verdict.generation() {
+            self.fulfil(generation, &request.asked, &end);
         }
         self.record.request(request.asked, &end);
         let (outcome, notes) = (end.outcome.outcome, notes_of_cut(&end.cut, &end.ended));
@@ -312,56 +330,11 @@ impl PendingRequests {
         }
     }
 
-    /// What was done is not done any more when its generation has died meanwhile.
-    fn unless_relapsed(&self, verdict: RequestVerdict) -> RequestVerdict {
-        match (&verdict, &self.relapsed) {
-            (
-                RequestVerdict::Done(number)
-                | RequestVerdict::Coalesced {
-                    generation: number, ..
-                },
-                Some((relapsed, why)),
-            ) if number == relapsed => RequestVerdict::Failed(why.clone()),
-            _ => verdict,
-        }
-    }
-
     fn fulfil(&mut self, generation: u64, asked: &RequestRecord, end: &LastRestart) {
         if self.fulfilled.0 != generation {
             self.fulfilled = (generation, Vec::new());
         }
         self.fulfilled.1.push((asked.clone(), end.clone()));
-    }
-
-    /// This generation died soon after its requests were said to be done: they failed, and `serves`
-    /// serves on.
-    pub fn correct(&mut self, generation: u64, why: &str, serves: u64) {
-        let verdict = RequestVerdict::Failed(why.to_owned());
-        self.relapsed = Some((generation, why.to_owned()));
-        let fulfilled = match self.fulfilled.0 == generation {
-            true => std::mem::take(&mut self.fulfilled.1),
-            false => Vec::new(),
-        };
-        for (asked, mut end) in fulfilled {
-            end.outcome = ended(&verdict, false);
-            let after = GenerationInfo {
-                number: serves,
-                sidecars: Vec::new(),
-            };
-            log_end(&end, generation, &after);
-            self.record.request(asked, &end);
-            let id = &end.request;
-            if self.last.as_ref().is_some_and(|last| last.request == *id) {
-                self.last = Some(end);
-            }
-        }
-        let waited = self
-            .for_drain
-            .extract_if(.., |(_, _, outcome)| outcome.after.number == generation);
-        let waited: Vec<_> = waited.collect();
-        for (_, reply, _) in waited {
-            self.refuse(reply, FailureCode::Failed, why.to_owned());
-        }
     }
 
     /// Answers a request that has failed and is on record.

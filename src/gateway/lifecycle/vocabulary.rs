@@ -273,4 +273,12 @@ impl RequestVerdict {
             Self::Done(_) | Self::Coalesced { .. } | Self::Failed(_)
         )
     }
+
+    /// The generation that fulfilled the request, if one did.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Done(generation) | Self::Coalesced { generation, .. } => Some(*generation),
+            Self::Scheduled | Self::Moved | Self::Rejected(_) | Self::Failed(_) => None,
+        }
+    }
 }

@@ -153,6 +153,9 @@ impl Gateway {
             return;
         };
         self.supervision.take_back();
+        if let Some(died) = self.successor.serves().map(|(_, info)| info.number) {
+            self.requests.doubt(died);
+        }
         self.resume();
         self.reopen(&current);
         // The predecessor ends its record when it hears that.

@@ -178,7 +178,10 @@ impl Gateway {
             let (successor, state) = (&mut self.successor, &self.paths.state);
             let returning = successor.is_returning();
             match successor.take_service(generation, &why, restarts, state) {
-                true if returning => return self.step(Event::Go),
+                true if returning => {
+                    self.step(Event::Go);
+                    return self.death_stays_untold();
+                }
                 true => {}
                 false if returning => return self.stay_away(),
                 false => return,
@@ -343,6 +346,7 @@ impl Gateway {
                 self.step(Event::Orphaned);
                 // Only now: the step may still need what it handed over.
                 self.predecessor.forget();
+                self.death_stays_untold();
             }
         }
     }

@@ -79,13 +79,7 @@ impl Gateway {
         verdict: &RequestVerdict,
         unchanged: bool,
     ) -> Option<PassageWait> {
-        match verdict {
-            RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. }
-                if !unchanged =>
-            {
-                self.passages.wait(*generation)
-            }
-            _ => None,
-        }
+        let generation = verdict.generation().filter(|_| !unchanged)?;
+        self.passages.wait(generation)
     }
 }

@@ -148,6 +148,7 @@ impl Gateway {
             id: id.clone(),
             verdict,
             scene,
+            settled: false,
         });
         let settled =
             (self.events).outbox(move |passages| LoopEvent::Settled(id.clone(), passages));
@@ -161,16 +162,29 @@ impl Gateway {
 
     /// Those who were held are answered, or take long, and the passages are made.
     pub(super) fn settled(&mut self, id: &str, passages: PassageReport) {
-        let Some(unanswered) = self.requests.resume(id) else {
+        let Some(mut unanswered) = self.requests.resume(id) else {
             return;
         };
-        let (verdict, mut scene) = (unanswered.verdict, unanswered.scene);
+        unanswered.settled = true;
+        let scene = &mut unanswered.scene;
         scene.passages = passages;
         if !self.successor.has_handed_over() {
             let draining = self.generations.draining_numbers();
             scene.draining = scene.draining.filter(|number| draining.contains(number));
         }
-        self.requests.end(id, verdict, &scene, &self.context.front);
+        if self.requests.is_doubted(&unanswered.verdict) {
+            // It was not done, and how it failed is about to be known.
+            return self.requests.postpone(unanswered);
+        }
+        self.requests.end_settled(unanswered, &self.context.front);
+        self.end_when_quiet();
+    }
+
+    /// It is known how a generation died, or will not be: answers those who only waited for that.
+    pub(super) fn answer_undoubted(&mut self) {
+        for unanswered in self.requests.undoubted() {
+            self.requests.end_settled(unanswered, &self.context.front);
+        }
         self.end_when_quiet();
     }
 }

@@ -41,6 +41,7 @@ impl Gateway {
             return;
         }
         let serves = self.machine.current();
+        self.requests.doubt(serves);
         self.step(Event::ServingDied(serves));
         let obituaries = self.events.outbox(LoopEvent::Relapsed);
         tell_death(died, serves, after_ms, obituaries);
@@ -100,8 +101,15 @@ impl Gateway {
         }
         let serves = self.machine.current();
         self.requests.correct(obituary.generation, &why, serves);
+        self.answer_undoubted();
         self.keep_bundle("relapsed", &why);
         self.refresh();
+    }
+
+    /// The process that knew how its generation died is gone.
+    pub(super) fn death_stays_untold(&mut self) {
+        self.requests.stay_untold(self.machine.current());
+        self.answer_undoubted();
     }
 
     /// The generation before, if `number` is its own, has ended: there is no way back any more.

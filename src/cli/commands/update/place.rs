@@ -129,11 +129,14 @@ pub fn put(candidate: &Path, program: &Path, pid: Option<u32>) -> Result<Placed,
     // The file may be the new program already, as after an update that was cut off: what was kept then
     // is the way back.
     let is_new = || regular_file::same_content(kept, candidate).unwrap_or(false);
+    // Before the running program takes its name: it may be the previous one, on the way back.
+    let mut new = regular_file::open(candidate).map_err(failed)?;
     if !previous.is_file() || !is_new() {
-        copy(kept, &previous, program).map_err(failed)?;
+        let mut kept = regular_file::open(kept).map_err(failed)?;
+        copy(&mut kept, &previous, program).map_err(failed)?;
     }
     if std::fs::canonicalize(candidate).map_err(failed)? != program {
-        copy(candidate, program, program).map_err(failed)?;
+        copy(&mut new, program, program).map_err(failed)?;
     }
     Ok(Placed {
         program: program.to_owned(),
@@ -160,14 +163,14 @@ impl Placed {
 }
 
 /// Copies a program, with owner and mode of `like`. If that fails, `to` is as before.
-fn copy(from: &Path, to: &Path, like: &Path) -> io::Result<()> {
+fn copy(from: &mut File, to: &Path, like: &Path) -> io::Result<()> {
     let dir = directory(to);
     let model = std::fs::metadata(like)?;
     let temporary = tempfile::Builder::new()
         .prefix(".tmp-gateway-")
         .tempfile_in(dir)?;
     let mut file = temporary.as_file();
-    io::copy(&mut regular_file::open(from)?, &mut file)?;
+    io::copy(from, &mut file)?;
     let metadata = file.metadata()?;
     if (metadata.uid(), metadata.gid()) != (model.uid(), model.gid()) {
         fchown(file, Some(model.uid()), Some(model.gid()))?;
@@ -251,6 +254,19 @@ mod tests {
         assert_eq!(text(&again.previous), "old");
         again.back().unwrap();
         assert_eq!(text(&program), "old");
+    }
+
+    #[test]
+    fn the_previous_program_can_be_put_in_place_again() {
+        let (_dir, program, candidate) = files();
+        let placed = put(&candidate, &program, None).unwrap();
+        let previous = placed.previous.clone();
+        drop(placed);
+        let back = put(&previous, &program, None).unwrap();
+        assert_eq!(
+            (text(&program), text(&back.previous)),
+            ("old".into(), "new".into())
+        );
     }
 
     #[test]

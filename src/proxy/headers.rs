@@ -12,15 +12,19 @@ const VIA: &str = "1.1 gateway";
 /// Hop-by-hop fields: they concern one connection only (RFC 9110, 7.6.1), like those that
 /// `Connection` names. CGI and its successors read an underscore as a hyphen: what a client spells so
 /// would be the length of a body for such a server alone.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    HeaderName::from_static("transfer_encoding"),
-    HeaderName::from_static("content_length"),
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "transfer_encoding"
+            | "upgrade"
+            | "content_length"
+    )
+}
 
 /// The protocol that a request asks to upgrade to. HTTP is not offered, in no version: the
 /// proxy would not see its requests.
@@ -142,13 +146,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter(|token| !usual(token))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in &named {
         // A client must not be able to take these away by naming them in Connection.
         if *name != header::HOST && *name != header::CONTENT_LENGTH {
             headers.remove(name);
         }
     }
-    headers.remove(header::UPGRADE);
+    // Most messages have one of them: to look for each would take longer.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(name);
+    }
     if chunked {
         // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
         // request smuggling.

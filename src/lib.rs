@@ -70,7 +70,7 @@
 //! (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
 //! `proxy/response_body.rs`, which holds the ticket until the last byte, or, as a tunnel, to
 //! `proxy/tunnel.rs`. A stream may have to end before its server ends it (`proxy/streams.rs`), where it
-//! can be ended (`proxy/stream_borders.rs`, `proxy/chunk_framing.rs`). Where no upstream answered, the gateway replies itself
+//! can be ended (`proxy/stream_borders.rs`, `proxy/response_framing.rs`). Where no upstream answered, the gateway replies itself
 //! (`proxy/local_reply.rs`). What is known of the request (`proxy/exchange_record.rs`) goes to the access log
 //! (`proxy/access_log.rs`) and to the metrics of its route (`proxy/route_stats.rs`) at its end.
 //!
@@ -183,9 +183,9 @@ pub mod internals {
     pub use crate::os::process::{PidFd, Process, Stat};
     #[cfg(target_os = "linux")]
     pub use crate::os::process::{arguments_in, group_in, is_within, stat_in};
+    pub use crate::proxy::head_limits::HeadLimits;
     pub use crate::proxy::progress::ConnectionProgress;
     pub use crate::proxy::proxy_header;
-    pub use crate::proxy::request_head::HeadLimits;
     pub use crate::proxy::websocket;
     pub use crate::service::launchd_plist::JobPlan;
     pub use crate::service::provenance::{Written, sign};

@@ -22,6 +22,7 @@ use hyper::{Request, Response};
 const LIMITS: HeadLimits = HeadLimits {
     size: 64 * 1024,
     lines: 100,
+    keep_case: false,
 };
 
 /// A client that sends these pieces, and then neither sends nor closes.

@@ -20,9 +20,9 @@ use super::client_socket::ClientSocket;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
 use super::forwarded::Peer;
+use super::head_limits::HeadLimits;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
-use super::request_head::HeadLimits;
 use super::send_wait::SendWait;
 use super::socket_read::poll_read;
 use super::stats::Limit;
@@ -48,6 +48,7 @@ pub struct ClientIo {
     front: Arc<Front>,
     peer: Peer,
     limits: LimitsSection,
+    heads: HeadLimits,
     timer: LazyTimer,
     send: SendWait,
     /// Whether a part of an interim response is written.
@@ -61,7 +62,7 @@ impl ClientIo {
         socket: Arc<ClientSocket>,
         progress: Arc<ConnectionProgress>,
         (front, peer): (Arc<Front>, Peer),
-        limits: LimitsSection,
+        (limits, heads): (LimitsSection, HeadLimits),
     ) -> Self {
         Self {
             socket,
@@ -69,6 +70,7 @@ impl ClientIo {
             front,
             peer,
             limits,
+            heads,
             timer: LazyTimer::default(),
             send: SendWait::default(),
             interim_begun: false,
@@ -167,10 +169,7 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let limits = HeadLimits {
-            size: self.limits.header_size,
-            lines: self.limits.headers,
-        };
+        let limits = self.heads;
         let before = buf.filled().len();
         loop {
             if let Some(kept) = self.progress.kept(buf.remaining(), limits) {

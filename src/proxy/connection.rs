@@ -24,6 +24,7 @@ use super::disposition::{self, Disposition, ServedClient, Standing};
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
 use super::forwarded::Peer;
+use super::head_limits::HeadLimits;
 use super::local_reply::{Form, NotForwarded, closing};
 use super::moved_client::MovedClient;
 use super::progress::{ConnectionProgress, InFlight};
@@ -155,13 +156,16 @@ async fn serve(
     let _held = context.front.wave.holds(wave::BUFFERS);
     let (front, workers) = (&context.front, &context.state);
     let table = front.table();
-    let keep_case = table.settings.keep_header_case;
     let mut limits = table.settings.limits.clone();
-    drop(table);
     if matches!(client.standing, Standing::Beyond) {
         limits.header_time = limits.header_time.min(CROWDED_HEAD);
     }
-    let (header_size, headers) = (limits.header_size, limits.headers);
+    let heads = HeadLimits {
+        size: limits.header_size,
+        lines: limits.headers,
+        keep_case: table.settings.keep_header_case,
+    };
+    drop(table);
     let half_close = limits.half_close;
     let progress = client.progress;
     let left = client_left::left(&socket.stream, progress, half_close);
@@ -169,12 +173,13 @@ async fn serve(
         Arc::clone(socket),
         Arc::clone(progress),
         (Arc::clone(front), client.peer),
-        limits,
+        (limits, heads),
     );
     let service = service_fn(|mut request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let table = front.table();
         let refusal = progress.take_refusal();
+        progress.take_surplus().append_to(request.headers_mut());
         let record = match refusal {
             None => {
                 ExchangeRecord::begin(front.records(), &table.settings, client.peer, &mut request)
@@ -208,12 +213,12 @@ async fn serve(
     builder
         .half_close(true)
         // As most servers write them. To keep the case that came costs a twelfth of a request's time.
-        .preserve_header_case(keep_case)
+        .preserve_header_case(heads.keep_case)
         .title_case_headers(true)
         .header_read_timeout(None)
-        .max_header_size(header_size)
-        .max_headers(headers)
-        .max_buf_size(header_size.max(BUFFER_MAX));
+        .max_header_size(heads.size)
+        .max_headers(heads.parsed())
+        .max_buf_size(heads.size.max(BUFFER_MAX));
     let connection = builder
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();

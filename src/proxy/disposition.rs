@@ -99,13 +99,14 @@ mod tests {
 
     use super::*;
     use crate::proxy::drain::Accepting;
-    use crate::proxy::request_head::HeadLimits;
+    use crate::proxy::head_limits::HeadLimits;
     use crate::proxy::seats::Seats;
 
     fn receive(progress: &ConnectionProgress) {
         let limits = HeadLimits {
             size: 1024,
             lines: 10,
+            keep_case: false,
         };
         progress.received(b"GET / HTTP/1.1\r\n\r\n", limits);
     }

@@ -13,16 +13,17 @@ use hyper::upgrade::OnUpgrade;
 use super::address_limits::{AddressGuard, PerAddress};
 use super::exchange_end::ExchangeEnd;
 use super::forwarded::{Peer, is_https};
+use super::head_limits::HeadLimits;
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
 use super::retry::Exchange;
+use super::socket_read::UPSTREAM_BUFFER_MAX;
 use super::stats::Limit;
 use super::stream_borders::StreamBorders;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::{Tunnel, TunnelIdle};
-use super::upstream_connection::ResponseHeads;
 use super::upstream_response::UpstreamResponse;
 use super::{Front, RoutingTable, Settings, endpoints, headers, passage};
 use crate::config::{LimitsSection, normal_form};
@@ -83,7 +84,8 @@ pub async fn forward(
         body,
         via: settings.via,
         answer: settings.limits.answer.0,
-        heads: ResponseHeads {
+        heads: HeadLimits {
+            size: UPSTREAM_BUFFER_MAX,
             lines: settings.limits.headers,
             keep_case: settings.keep_header_case,
         },

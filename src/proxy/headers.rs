@@ -88,10 +88,8 @@ pub fn to_client<B>(response: &mut Response<B>, via: bool) {
     *response.version_mut() = Version::HTTP_11;
 }
 
-/// The head of an interim response (RFC 9110, 15.2), which has no body. hyper does not tell how its names
-/// were written.
-pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut headers = headers.clone();
+/// The head of an interim response (RFC 9110, 15.2), which has no body.
+pub fn interim(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
     remove_hop_by_hop(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
     let reason = status.canonical_reason().unwrap_or("Interim");

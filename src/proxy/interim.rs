@@ -7,18 +7,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use httparse::{EMPTY_HEADER, Header, Response, Status};
 use tokio::sync::Notify;
 use tracing::debug;
 
 use super::headers;
+use super::response_framing::INTERIM_MAX;
 use crate::os::mutex::lock;
-
-/// How much may wait for a client that does not read. What comes beyond it is dropped: it only tells what is to
-/// come.
-const WAITING_MAX: usize = 64 * 1024;
 
 /// Interim responses that are not written yet.
 #[derive(Debug, Default)]
@@ -30,11 +28,29 @@ pub struct Interim {
 }
 
 impl Interim {
-    /// One came from the server.
-    fn add(&self, status: StatusCode, fields: &HeaderMap) {
+    /// These whole `heads` of up to so many `lines` came from the server. One that is not valid is left
+    /// out; hyper refuses the response after it.
+    pub fn add(&self, mut heads: &[u8], lines: usize) {
+        let mut room = vec![EMPTY_HEADER; lines];
+        loop {
+            let mut response = Response::new(&mut room);
+            let Ok(Status::Complete(length)) = response.parse(heads) else {
+                return;
+            };
+            heads = &heads[length..];
+            let status = response
+                .code
+                .and_then(|code| StatusCode::from_u16(code).ok());
+            if let (Some(status), Some(fields)) = (status, fields(response.headers)) {
+                self.add_one(status, fields);
+            }
+        }
+    }
+
+    fn add_one(&self, status: StatusCode, fields: HeaderMap) {
         let head = headers::interim(status, fields);
         let mut bytes = lock(&self.bytes);
-        if bytes.len() + head.len() > WAITING_MAX {
+        if bytes.len() + head.len() > INTERIM_MAX {
             debug!("a response {status} is dropped: the client does not read");
             return;
         }
@@ -69,15 +85,13 @@ impl Interim {
     }
 }
 
-/// Lets the interim responses to this request go to the client of this connection.
-pub fn pass_on<B>(client: &Arc<Interim>, request: &mut http::Request<B>) {
-    let owner = Arc::clone(client);
-    hyper::ext::on_informational(request, move |response| {
-        // The gateway itself has told the client to go on, where that was asked.
-        if response.status() != StatusCode::CONTINUE {
-            owner.add(response.status(), response.headers());
-        }
-    });
+fn fields(headers: &[Header<'_>]) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    for header in headers {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        fields.append(name, HeaderValue::from_bytes(header.value).ok()?);
+    }
+    Some(fields)
 }
 
 /// Waits for the response to a request, and until the client, if it gets interim responses, has them.

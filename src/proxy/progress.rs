@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use super::address_limits::AddressGuard;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
+use super::head_limits::HeadLimits;
 use super::interim::Interim;
-use super::request_head::{HeadError, HeadLimits};
+use super::request_head::HeadError;
 use super::request_read::RequestRead;
 use super::stats::{GaugeGuard, Stats};
+use super::surplus_lines::SurplusLines;
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
 
@@ -180,6 +182,11 @@ impl ConnectionProgress {
             self.body_open.store(true, Ordering::Release);
         }
         refusal
+    }
+
+    /// The header lines that the request lacks which begins.
+    pub fn take_surplus(&self) -> SurplusLines {
+        lock(&self.read).take_surplus()
     }
 
     /// A part of a response is given to the socket.
@@ -366,6 +373,7 @@ mod tests {
     const ANY: HeadLimits = HeadLimits {
         size: 1024,
         lines: 10,
+        keep_case: false,
     };
 
     /// What comes from the client goes to hyper, as far as it may.

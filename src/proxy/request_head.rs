@@ -4,6 +4,8 @@
 use http::{StatusCode, Uri};
 use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
 
+use super::head_limits::HeadLimits;
+use super::surplus_lines::{self, SurplusLines};
 use crate::text::escape::escape;
 
 /// Most header lines for which nothing is allocated: more than browsers send.
@@ -21,21 +23,12 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
 /// The first byte of TLS: a handshake record (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What a head may be.
-#[derive(Clone, Copy, Debug)]
-pub struct HeadLimits {
-    /// `limits.header_size`
-    pub size: usize,
-    /// `limits.headers`
-    pub lines: usize,
-}
-
 /// What is done with a head.
 #[derive(Debug)]
 pub enum Verdict {
     Fits,
-    /// These bytes mean the same, and hyper takes them.
-    Mended(Vec<u8>),
+    /// hyper takes this head in its place, and these lines are added to the request.
+    Mended(Vec<u8>, SurplusLines),
     Refused(HeadError),
 }
 
@@ -49,17 +42,29 @@ pub struct HeadError {
     pub request: String,
 }
 
-type Checked = Result<(), (StatusCode, &'static str)>;
+type Checked<T = ()> = Result<T, (StatusCode, &'static str)>;
 
 /// Judges a complete head, with the empty line that ends it.
 pub fn judge(head: &[u8], limits: HeadLimits) -> Verdict {
     let fault = match check(head, limits) {
-        Ok(()) => return Verdict::Fits,
+        Ok(lines) if lines <= limits.parsed() => return Verdict::Fits,
+        Ok(_) => return mended(head, limits),
         Err(fault) => fault,
     };
     match mend(head) {
-        Some(mended) if check(&mended, limits).is_ok() => Verdict::Mended(mended),
+        Some(head) if check(&head, limits).is_ok() => mended(&head, limits),
         _ => Verdict::Refused(HeadError::new(fault, head)),
+    }
+}
+
+fn mended(head: &[u8], limits: HeadLimits) -> Verdict {
+    match surplus_lines::shorten(head, limits) {
+        Some((head, surplus)) => Verdict::Mended(head, surplus),
+        None => {
+            let why = "the request has too many header lines about its connection and its body";
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            Verdict::Refused(HeadError::new((status, why), head))
+        }
     }
 }
 
@@ -134,7 +139,8 @@ fn split_line(head: &[u8]) -> (&[u8], &[u8]) {
     head.split_at(memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1))
 }
 
-fn check(head: &[u8], limits: HeadLimits) -> Checked {
+/// Checks a complete head. Returns how many header lines it has.
+fn check(head: &[u8], limits: HeadLimits) -> Checked<usize> {
     if head.len() > limits.size {
         return Err(too_long());
     }
@@ -146,17 +152,18 @@ fn check(head: &[u8], limits: HeadLimits) -> Checked {
             ));
         }
         check_target(request)?;
-        check_body(request)
+        check_body(request)?;
+        Ok(request.headers.len())
     })
 }
 
 /// Parses a head, or its beginning, with at most so many `lines`, and looks at it, with the length of
 /// a complete one.
-fn parse(
+fn parse<T>(
     head: &[u8],
     lines: usize,
-    look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked,
-) -> Checked {
+    look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked<T>,
+) -> Checked<T> {
     let mut few = [EMPTY_HEADER; USUAL_LINES];
     let few = &mut few[..lines.min(USUAL_LINES)];
     let parsed = match parse_into(head, few, &look) {
@@ -168,11 +175,11 @@ fn parse(
     parsed.unwrap_or_else(|error| Err(misread(error, head)))
 }
 
-fn parse_into<'h>(
+fn parse_into<'h, T>(
     head: &'h [u8],
     headers: &mut [Header<'h>],
-    look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked,
-) -> Result<Checked, Error> {
+    look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked<T>,
+) -> Result<Checked<T>, Error> {
     let mut request = Request::new(headers);
     let length = match request.parse(head)? {
         Status::Complete(length) => Some(length),
@@ -361,6 +368,7 @@ mod tests {
     const LIMITS: HeadLimits = HeadLimits {
         size: 1024,
         lines: 200,
+        keep_case: false,
     };
 
     fn status(head: &[u8]) -> Option<u16> {
@@ -410,6 +418,7 @@ mod tests {
     #[test]
     fn a_head_of_many_lines_is_one_of_too_many_beyond_the_limit() {
         let head = |lines| format!("GET / HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(lines)).into_bytes();
+        assert!(matches!(judge(&head(100), LIMITS), Verdict::Fits));
         assert_eq!(status(&head(200)), None);
         assert_eq!(status(&head(201)), Some(431));
         let few = HeadLimits { lines: 3, ..LIMITS };

@@ -4,7 +4,9 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::request_head::{self, HeadError, HeadLimits, Verdict};
+use super::head_limits::HeadLimits;
+use super::request_head::{self, HeadError, Verdict};
+use super::surplus_lines::SurplusLines;
 
 /// What was read of the present request, and beyond it.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub struct RequestRead {
     judge_at: usize,
     /// Why the request that hyper is given next is refused.
     refused: Option<HeadError>,
+    /// What the head lacks that hyper is given next.
+    surplus: SurplusLines,
 }
 
 /// What the next byte belongs to.
@@ -130,7 +134,7 @@ impl RequestRead {
             // A body that came with its head is not held for the time of its connection.
             self.kept = BytesMut::new();
         }
-        (!given.is_empty()).then(|| given.freeze())
+        Some(given.freeze())
     }
 
     /// Takes a head from the beginning of `bytes`, which are all that was read and not given. Returns
@@ -160,7 +164,8 @@ impl RequestRead {
         let (head, rest) = bytes.split_at(length);
         match request_head::judge(head, limits) {
             Verdict::Fits => return length,
-            Verdict::Mended(head) => {
+            Verdict::Mended(head, surplus) => {
+                self.surplus = surplus;
                 self.ready = head.len();
                 self.kept = BytesMut::from(head.as_slice());
                 self.kept.extend_from_slice(rest);
@@ -182,6 +187,11 @@ impl RequestRead {
     /// Why the request that hyper has just read is refused, if it is.
     pub fn take_refusal(&mut self) -> Option<HeadError> {
         self.refused.take()
+    }
+
+    /// The header lines that the request lacks which hyper has just read.
+    pub fn take_surplus(&mut self) -> SurplusLines {
+        std::mem::take(&mut self.surplus)
     }
 
     /// hyper has read a head. Its body has this length, or is chunked.

@@ -1,9 +1,9 @@
-//! As much of the framing of responses (RFC 9112) as it takes to know where the chunks of one end.
-//! hyper keeps that to itself.
+//! As much of the framing of responses (RFC 9112) as it takes to know where the lines of a head and the
+//! chunks of a body end. hyper keeps that to itself.
 
 /// Follows the bytes that a server sends for one request.
 #[derive(Debug, Default)]
-pub struct ChunkFraming {
+pub struct ResponseFraming {
     part: FramingPart,
     /// Bytes of chunks so far, without their framing.
     data: u64,
@@ -11,12 +11,18 @@ pub struct ChunkFraming {
     border: u64,
     /// A header line says that it is chunked.
     chunked: bool,
+    /// Whole header lines of the present head.
+    lines: usize,
+    /// Heads of interim responses; the last one may be incomplete.
+    interim: Vec<u8>,
+    /// So many bytes of it are whole heads.
+    interim_whole: usize,
 }
 
 #[derive(Debug)]
 enum FramingPart {
-    /// A head, in its first line.
-    StatusLine { at: usize, interim: bool },
+    /// A head, in its first line: so much of it came, and so much of its status.
+    StatusLine { at: usize, status: u32 },
     /// Another line of a head: how many bytes of it came, and how much of [`CHUNKED`] they end with.
     HeaderLine {
         length: usize,
@@ -35,10 +41,7 @@ enum FramingPart {
 
 impl Default for FramingPart {
     fn default() -> Self {
-        Self::StatusLine {
-            at: 0,
-            interim: false,
-        }
+        Self::StatusLine { at: 0, status: 0 }
     }
 }
 
@@ -46,8 +49,17 @@ impl Default for FramingPart {
 /// can be long.
 const CHUNKED: &[u8] = b"chunked";
 
-/// Where the first digit of the status stands in `HTTP/1.1 200 OK`.
-const STATUS: usize = 9;
+/// How much of interim responses is kept until it is fetched. What comes beyond it is dropped: it only
+/// tells what is to come.
+pub const INTERIM_MAX: usize = 64 * 1024;
+
+/// Where the status stands in `HTTP/1.1 200 OK`.
+const STATUS: std::ops::Range<usize> = 9..12;
+
+/// Whether another head follows the one with this status. After 101 comes another protocol.
+fn is_interim(status: u32) -> bool {
+    (100..200).contains(&status) && status != 101
+}
 
 impl FramingPart {
     /// The begin of a header line.
@@ -60,18 +72,41 @@ impl FramingPart {
     }
 }
 
-impl ChunkFraming {
+impl ResponseFraming {
     /// How many bytes of chunks came up to the end of the last whole chunk. It says nothing of a
     /// response that is not chunked.
     pub fn border(&self) -> u64 {
         self.border
     }
 
-    /// Moves on by `bytes`.
-    pub fn advance(&mut self, mut bytes: &[u8]) {
+    /// Whether the next byte belongs to a head.
+    pub fn in_head(&self) -> bool {
+        matches!(
+            self.part,
+            FramingPart::StatusLine { .. } | FramingPart::HeaderLine { .. }
+        )
+    }
+
+    /// How many header lines of the present head came whole.
+    pub fn head_lines(&self) -> usize {
+        self.lines
+    }
+
+    /// The heads of interim responses but 100 that came whole since this was last asked.
+    pub fn take_interim(&mut self) -> Option<Vec<u8>> {
+        let whole = std::mem::take(&mut self.interim_whole);
+        (whole > 0).then(|| self.interim.drain(..whole).collect())
+    }
+
+    /// Moves on by `bytes`, up to the line after the first `most` header lines of a head. Returns
+    /// how many bytes are left.
+    pub fn advance(&mut self, mut bytes: &[u8], most: usize) -> usize {
         while let [first, rest @ ..] = bytes {
+            if self.lines >= most && self.at_line() {
+                return bytes.len();
+            }
             match &mut self.part {
-                FramingPart::Rest => return,
+                FramingPart::Rest => return 0,
                 FramingPart::Chunk(left) => {
                     let count = bytes
                         .len()
@@ -85,8 +120,8 @@ impl ChunkFraming {
                     bytes = &bytes[count..];
                 }
                 _ => {
-                    bytes = match self.skipped(bytes) {
-                        Some(line) => &bytes[line..],
+                    bytes = match self.take_line(bytes) {
+                        Some(length) => &bytes[length..],
                         None => {
                             self.step(*first);
                             rest
@@ -95,26 +130,68 @@ impl ChunkFraming {
                 }
             }
         }
+        0
     }
 
-    /// The length of a header line at the begin of `bytes` that is whole and says nothing of chunks:
-    /// most are, and each response has some.
-    fn skipped(&self, bytes: &[u8]) -> Option<usize> {
-        let at_line = matches!(self.part, FramingPart::HeaderLine { length: 0, .. });
-        let other = !matches!(bytes.first(), Some(b't' | b'T' | b'\r' | b'\n'));
-        let end = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n');
-        (at_line && other)
-            .then(|| end(bytes))
-            .flatten()
-            .map(|end| end + 1)
+    /// Whether the next byte is the first of a header line, or the end of an empty one.
+    fn at_line(&self) -> bool {
+        matches!(self.part, FramingPart::HeaderLine { length: 0, .. })
+    }
+
+    /// Takes the first line of a head, or a header line that says nothing of chunks, if it is at the
+    /// begin of `bytes` and whole: most are, and each response has some. Returns its length.
+    fn take_line(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.part {
+            FramingPart::StatusLine { at: 0, .. } => {
+                let end = memchr::memchr(b'\n', bytes)?;
+                let digits = bytes[..end].get(STATUS).unwrap_or_default();
+                let digits = digits.iter().map(|byte| char::from(*byte).to_digit(10));
+                let status = digits.fold(0, |status, digit| status * 10 + digit.unwrap_or(0));
+                self.part = self.begin_head(status);
+                Some(end + 1)
+            }
+            FramingPart::HeaderLine {
+                length: 0,
+                interim: false,
+                ..
+            } if !matches!(bytes.first(), Some(b't' | b'T' | b'\r' | b'\n')) => {
+                let end = memchr::memchr(b'\n', bytes)?;
+                self.lines += 1;
+                Some(end + 1)
+            }
+            _ => None,
+        }
+    }
+
+    /// What comes after the first line of a head.
+    fn begin_head(&mut self, status: u32) -> FramingPart {
+        self.lines = 0;
+        self.interim.truncate(self.interim_whole);
+        let interim = is_interim(status);
+        // The gateway itself has told the client to go on, where that was asked.
+        if interim && status != 100 {
+            let line = format!("HTTP/1.1 {status} \r\n");
+            self.interim.extend_from_slice(line.as_bytes());
+        }
+        FramingPart::line(interim)
     }
 
     /// Takes one byte that is not of a chunk.
     fn step(&mut self, byte: u8) {
+        if self.interim.len() > self.interim_whole {
+            if self.interim.len() < INTERIM_MAX {
+                self.interim.push(byte);
+            } else {
+                self.interim.truncate(self.interim_whole);
+            }
+        }
         self.part = match (&self.part, byte) {
-            (FramingPart::StatusLine { interim, .. }, b'\n') => FramingPart::line(*interim),
-            (FramingPart::StatusLine { at, interim }, _) => FramingPart::StatusLine {
-                interim: *interim || (*at == STATUS && byte == b'1'),
+            (&FramingPart::StatusLine { status, .. }, b'\n') => self.begin_head(status),
+            (FramingPart::StatusLine { at, status }, _) => FramingPart::StatusLine {
+                status: match char::from(byte).to_digit(10) {
+                    Some(digit) if STATUS.contains(at) => status * 10 + digit,
+                    _ => *status,
+                },
                 at: at + 1,
             },
             (
@@ -123,14 +200,21 @@ impl ChunkFraming {
                 },
                 b'\n',
             ) => match (interim, self.chunked) {
-                (true, _) => FramingPart::default(),
+                (true, _) => {
+                    self.lines = 0;
+                    self.interim_whole = self.interim.len();
+                    FramingPart::default()
+                }
                 (false, true) => FramingPart::Size {
                     size: 0,
                     complete: false,
                 },
                 (false, false) => FramingPart::Rest,
             },
-            (FramingPart::HeaderLine { interim, .. }, b'\n') => FramingPart::line(*interim),
+            (FramingPart::HeaderLine { interim, .. }, b'\n') => {
+                self.lines += 1;
+                FramingPart::line(*interim)
+            }
             (
                 FramingPart::HeaderLine {
                     length,
@@ -185,10 +269,10 @@ mod tests {
         let head: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let all = [head, b"a;x=1f\r\n0123456789\r\n3\r\nab\n\r\n0\r\n\r\n5\r\n"].concat();
         for step in 1..all.len() {
-            let mut framing = ChunkFraming::default();
+            let mut framing = ResponseFraming::default();
             let mut borders = Vec::new();
             for piece in all.chunks(step) {
-                framing.advance(piece);
+                framing.advance(piece, usize::MAX);
                 borders.push(framing.border());
             }
             assert_eq!(borders.last(), Some(&13), "in pieces of {step}");
@@ -201,18 +285,23 @@ mod tests {
 
     #[test]
     fn a_chunk_that_is_not_complete_does_not_count() {
-        let mut framing = ChunkFraming::default();
-        framing
-            .advance(b"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, CHUNKED\n\n2\r\nab\r\n4\r\nabc");
+        let mut framing = ResponseFraming::default();
+        framing.advance(
+            b"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, CHUNKED\n\n2\r\nab\r\n4\r\nabc",
+            usize::MAX,
+        );
         assert_eq!(framing.border(), 2);
-        framing.advance(b"d");
+        framing.advance(b"d", usize::MAX);
         assert_eq!(framing.border(), 6);
     }
 
     #[test]
     fn a_response_that_is_not_chunked_is_not_followed() {
-        let mut framing = ChunkFraming::default();
-        framing.advance(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nx: chunk\r\n\r\n2\r\nab\r\n");
+        let mut framing = ResponseFraming::default();
+        framing.advance(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nx: chunk\r\n\r\n2\r\nab\r\n",
+            usize::MAX,
+        );
         assert_eq!(framing.border(), 0);
         assert!(matches!(framing.part, FramingPart::Rest));
     }
@@ -228,8 +317,8 @@ mod tests {
             "Transfer-Encoding: chunked",
         ] {
             let head = format!("HTTP/1.1 200 OK\r\nx: y\r\n{line}\r\ntransfer-encoding: chunked");
-            let mut framing = ChunkFraming::default();
-            framing.advance(format!("{head}\r\n\r\n2\r\nab\r\n").as_bytes());
+            let mut framing = ResponseFraming::default();
+            framing.advance(format!("{head}\r\n\r\n2\r\nab\r\n").as_bytes(), usize::MAX);
             // An empty line ends the head.
             let border = if line.trim().is_empty() { 0 } else { 2 };
             assert_eq!(framing.border(), border, "{line:?}");

@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::Front;
 use super::exchange_record::ExchangeRecord;
+use super::head_limits::HeadLimits;
 use super::headers;
 use super::hold::RequestHold;
 use super::hops;
@@ -34,7 +35,7 @@ use super::sessions::RequestSession;
 use super::stream_borders::StreamBorders;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
-use super::upstream_connection::{ResponseHeads, UpstreamConnection};
+use super::upstream_connection::UpstreamConnection;
 use super::upstream_response::UpstreamResponse;
 
 /// How often one request is tried: on connections that turn out dead before it is written, and once
@@ -55,7 +56,7 @@ pub struct Exchange<'a> {
     pub via: bool,
     /// `limits.answer`; zero means without limit.
     pub answer: Duration,
-    pub heads: ResponseHeads,
+    pub heads: HeadLimits,
     /// Where interim responses go; none for a client that speaks HTTP/1.0, which knows none.
     pub interim: Option<Arc<Interim>>,
 }
@@ -306,6 +307,7 @@ impl Exchange<'_> {
         let mut response = self
             .send(upstream, &mut connection, head.map(|()| body))
             .await?;
+        connection.take_surplus().append_to(response.headers_mut());
         if let Some(announced) = response
             .headers()
             .get("keep-alive")
@@ -345,13 +347,11 @@ impl Exchange<'_> {
         &self,
         upstream: &Upstream,
         connection: &mut UpstreamConnection,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
         connection.awaits_head(true);
-        if let Some(client) = &self.interim {
-            interim::pass_on(client, &mut request);
-        }
+        connection.pass_interim_to(self.interim.clone());
         let sent = {
             // Pinned at once: a future that is moved is copied.
             let sending = pin!(connection.sender.try_send_request(request));
@@ -370,6 +370,7 @@ impl Exchange<'_> {
             return Err(AttemptError::TooSlow(why));
         };
         connection.awaits_head(false);
+        connection.pass_interim_to(None);
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());

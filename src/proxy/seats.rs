@@ -203,7 +203,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::proxy::request_head::HeadLimits;
+    use crate::proxy::head_limits::HeadLimits;
 
     struct Client {
         progress: Arc<ConnectionProgress>,
@@ -221,6 +221,7 @@ mod tests {
             let limits = HeadLimits {
                 size: 1024,
                 lines: 10,
+                keep_case: false,
             };
             self.progress.received(b"GET / HTTP/1.1\r\n\r\n", limits);
             self.progress.begin_request(Some(0));

@@ -10,11 +10,12 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::head_limits::HeadLimits;
 use super::named_server::NamedServer;
 use super::other_protocol::OtherProtocol;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
-use super::upstream_connection::{ResponseHeads, UpstreamConnection};
+use super::upstream_connection::UpstreamConnection;
 use crate::os::accept_queue::ConnectTurn;
 use crate::os::port::{Server, Stranger};
 use crate::os::{descriptors, unix_socket};
@@ -121,7 +122,7 @@ impl Upstream {
     pub async fn connect(
         &self,
         turn: Option<ConnectTurn<'_>>,
-        heads: ResponseHeads,
+        heads: HeadLimits,
     ) -> io::Result<UpstreamConnection> {
         let connecting = async {
             let stream = match &self.address {

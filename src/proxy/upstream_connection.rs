@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -14,24 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::chunk_framing::ChunkFraming;
+use super::head_limits::HeadLimits;
+use super::interim::Interim;
 use super::other_protocol::{self, OtherProtocol};
 use super::request_body::RequestBody;
-use super::socket_read::{UPSTREAM_BUFFER_MAX, poll_read};
+use super::response_framing::ResponseFraming;
+use super::socket_read::poll_read;
+use super::surplus_lines::{SurplusFilter, SurplusLines};
+use crate::os::mutex::lock;
 use crate::os::platform;
 
 /// How many bytes may come before the head of a response is complete, heads of status 1xx included: a
 /// server could send these without end. hyper reads at most a tenth of it ahead into a body.
 const HEAD_MAX: u64 = 4 * 1024 * 1024;
-
-/// What the heads of responses may be.
-#[derive(Clone, Copy, Debug)]
-pub struct ResponseHeads {
-    /// Their most header lines: `limits.headers`
-    pub lines: usize,
-    /// `gateway.keep_header_case`
-    pub keep_case: bool,
-}
 
 /// A connection that takes one request at a time.
 #[derive(Debug)]
@@ -54,6 +49,10 @@ struct Traffic {
     limit: AtomicU64,
     /// Of the present response: the bytes of its whole chunks.
     whole_chunks: AtomicU64,
+    /// Header lines of the present response that hyper was not given.
+    surplus: Mutex<SurplusLines>,
+    /// Where interim responses go.
+    interim: Mutex<Option<Arc<Interim>>>,
     write_failed: AtomicBool,
     /// It ended before the upstream had read all that was sent.
     unread: AtomicBool,
@@ -102,18 +101,20 @@ impl UpstreamConnection {
     pub async fn new(
         stream: TcpStream,
         cut: CancellationToken,
-        heads: ResponseHeads,
+        heads: HeadLimits,
     ) -> io::Result<Self> {
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(UpstreamIo {
             stream,
             traffic: Arc::clone(&traffic),
-            framing: ChunkFraming::default(),
+            framing: ResponseFraming::default(),
             framed: 0,
+            heads,
+            filter: SurplusFilter::default(),
         });
         let (sender, driver) = http1::Builder::new()
-            .max_headers(heads.lines)
-            .max_buf_size(UPSTREAM_BUFFER_MAX)
+            .max_headers(heads.parsed())
+            .max_buf_size(heads.size)
             // As most clients write them.
             .preserve_header_case(heads.keep_case)
             .title_case_headers(true)
@@ -151,6 +152,16 @@ impl UpstreamConnection {
         }
     }
 
+    /// From here on, interim responses go to this client, if it takes any.
+    pub fn pass_interim_to(&self, client: Option<Arc<Interim>>) {
+        *lock(&self.traffic.interim) = client;
+    }
+
+    /// The header lines of the present response that its message lacks yet.
+    pub fn take_surplus(&self) -> SurplusLines {
+        std::mem::take(&mut lock(&self.traffic.surplus))
+    }
+
     /// From here on, a head of a response is waited for, or not any more.
     pub fn awaits_head(&self, awaits: bool) {
         let limit = if awaits {
@@ -180,9 +191,11 @@ struct UpstreamIo {
     stream: TcpStream,
     traffic: Arc<Traffic>,
     /// Of the present response.
-    framing: ChunkFraming,
+    framing: ResponseFraming,
     /// The limit that was set for the head of that response.
     framed: u64,
+    heads: HeadLimits,
+    filter: SurplusFilter,
 }
 
 impl UpstreamIo {
@@ -197,41 +210,81 @@ impl UpstreamIo {
     }
 }
 
+impl UpstreamIo {
+    /// These bytes were read.
+    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let traffic = &self.traffic;
+        let limit = traffic.limit.load(Ordering::Relaxed);
+        if limit != 0 && limit != self.framed {
+            (self.framed, self.framing) = (limit, ResponseFraming::default());
+        }
+        let length = bytes.len() as u64;
+        let earlier = traffic.received.fetch_add(length, Ordering::Relaxed);
+        if earlier == 0 {
+            traffic.first.get_or_init(|| FirstBytes::of(bytes));
+        }
+        if limit != 0 && earlier + length > limit {
+            let why = format!("{HEAD_MAX} bytes came before a response");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
+    }
+
+    /// Follows the response in what was read, and takes surplus header lines out of it.
+    fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let bytes = &buf.filled()[before..];
+        let left = match self.filter.in_line() {
+            true => bytes.len(),
+            false => self.framing.advance(bytes, self.heads.plain()),
+        };
+        if left > 0 {
+            let plain = buf.filled().len() - left;
+            let surplus = &mut lock(&self.traffic.surplus);
+            let left = &buf.filled()[plain..];
+            (self.filter).add(left, &mut self.framing, surplus, self.heads)?;
+            buf.set_filled(plain);
+            self.filter.give(buf);
+        }
+        if let Some(heads) = self.framing.take_interim()
+            && let Some(client) = &*lock(&self.traffic.interim)
+        {
+            client.add(&heads, self.heads.lines);
+        }
+        let border = self.framing.border();
+        self.traffic.whole_chunks.store(border, Ordering::Release);
+        Ok(())
+    }
+}
+
 impl AsyncRead for UpstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.filter.give(buf) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
-        let result = poll_read(&self.stream, cx, buf);
-        let count = buf.filled().len() - before;
-        if count == 0 && result.is_ready() {
-            // Who has read all acknowledges it with the end of the connection, at the latest, and a
-            // connection that is closed with something unread is reset.
-            let unread = matches!(&result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
-                || platform::unacknowledged(&self.stream);
-            self.traffic.unread.store(unread, Ordering::Relaxed);
-        } else if count > 0 {
-            let limit = self.traffic.limit.load(Ordering::Relaxed);
-            if limit != 0 && limit != self.framed {
-                (self.framed, self.framing) = (limit, ChunkFraming::default());
+        loop {
+            let result = poll_read(&self.stream, cx, buf);
+            if buf.filled().len() == before {
+                if result.is_ready() {
+                    // Who has read all acknowledges it with the end of the connection, at the latest, and
+                    // a connection that is closed with something unread is reset.
+                    let unread = matches!(&result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+                        || platform::unacknowledged(&self.stream);
+                    self.traffic.unread.store(unread, Ordering::Relaxed);
+                }
+                return result;
             }
-            let bytes = &buf.filled()[before..];
-            self.framing.advance(bytes);
-            let (border, traffic) = (self.framing.border(), &self.traffic);
-            traffic.whole_chunks.store(border, Ordering::Release);
-            let earlier = traffic.received.fetch_add(count as u64, Ordering::Relaxed);
-            if earlier == 0 {
-                traffic.first.get_or_init(|| FirstBytes::of(bytes));
-            }
-            let received = earlier + count as u64;
-            if limit != 0 && received > limit {
-                let why = format!("{HEAD_MAX} bytes came before a response");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            self.count(&buf.filled()[before..])?;
+            self.follow(buf, before)?;
+            // To hyper, a read of nothing is the end of the connection.
+            if buf.filled().len() > before {
+                return result;
             }
         }
-        result
     }
 }
 

@@ -309,10 +309,28 @@ fn every_exchange_of_the_table_is_as_it_says() {
         .start();
     let rows = rows();
     assert!(rows.len() >= 200, "{} rows", rows.len());
+    check(&rows, gateway.addr(), &script);
+}
+
+/// hyper is not given all lines of a head, unless it keeps their case.
+#[test]
+fn a_head_of_many_lines_is_passed_on_whole() {
+    let (upstream, script) = server();
+    let gateway = Setup::upstream(upstream)
+        .config("[gateway]\nrequest_id = false\n[limits]\nheader_size = 32768")
+        .start();
+    let mut rows = rows();
+    rows.retain(|row| row.name.contains("lines"));
+    assert!(rows.len() >= 15, "{} rows", rows.len());
+    check(&rows, gateway.addr(), &script);
+}
+
+/// Exchanges the `rows` with a gateway.
+fn check(rows: &[Row], gateway: SocketAddr, script: &Mutex<Script>) {
     let mut faults = Vec::new();
-    for row in &rows {
+    for row in rows {
         let (answers, open) = ending(row.gets);
-        let wrong = match run(gateway.addr(), &script, row, answers, open) {
+        let wrong = match run(gateway, script, row, answers, open) {
             Ok((got, seen)) => fault(row, &got, &seen),
             Err(why) => Some(why),
         };

@@ -30,11 +30,14 @@ fn what_is_refused_gets_a_body_a_line_and_a_count() {
     let long = "a".repeat(20_000);
     let many = "X:1\r\n".repeat(1001);
     let many = format!("GET /many HTTP/1.1\r\nHost: h\r\n{many}\r\n");
+    let about = "Connection: x\r\n".repeat(200);
+    let about = format!("GET /about HTTP/1.1\r\nHost: h\r\n{about}\r\n");
     let wide = format!("GET /long HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n");
     let begun = format!("GET /{long}");
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 \xff\n\x01";
     let rows: &[(&[u8], u16, &str)] = &[
         (many.as_bytes(), 431, "more header lines than limits.headers allows"),
+        (about.as_bytes(), 431, "too many header lines about its connection and its body"),
         (wide.as_bytes(), 431, "limits.header_size allows"),
         (begun.as_bytes(), 431, "limits.header_size allows"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 505, "this is HTTP/2, and HTTP/1.1 is spoken here"),
@@ -63,8 +66,8 @@ fn what_is_refused_gets_a_body_a_line_and_a_count() {
     }
     assert!(recorder.seen().is_empty(), "{:?}", recorder.seen());
     let refused = |status| gateway.metric(&format!("gateway_refused_total{{status=\"{status}\"}}"));
-    assert_eq!([400, 431, 501, 505].map(refused), [9, 3, 1, 2]);
-    assert_eq!(gateway.metric("gateway_answers_total{class=\"4xx\"}"), 12);
+    assert_eq!([400, 431, 501, 505].map(refused), [9, 4, 1, 2]);
+    assert_eq!(gateway.metric("gateway_answers_total{class=\"4xx\"}"), 13);
     assert_eq!(gateway.metric("gateway_answers_total{class=\"5xx\"}"), 3);
     gateway.wait_line("refused with 431: the request has more header lines than limits.headers allows: GET /many HTTP/1.1");
     assert!(!gateway.stderr().contains("hush"));

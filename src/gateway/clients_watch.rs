@@ -24,7 +24,7 @@ pub struct ClientsWatch {
 impl ClientsWatch {
     /// Begins to watch the clients of the generation `before`.
     pub fn begin(front: &Front, before: &GenerationInfo) -> Self {
-        front.stats.longest_hold_ms.store(0, Ordering::Relaxed);
+        front.stats.watch_holds();
         Self {
             before: before.clone(),
             tally: front.table().routes.tally(&names([before])),
@@ -46,7 +46,7 @@ impl ClientsWatch {
             answered: now.answered.saturating_sub(before.answered),
             failed: failed.collect(),
             held: held.saturating_sub(self.held),
-            longest_hold_ms: front.stats.longest_hold_ms.load(Ordering::Relaxed),
+            longest_hold_ms: front.stats.longest_hold_ms(),
             streams_ended: now.streams_ended.saturating_sub(before.streams_ended),
             tunnels_ended: now.tunnels_ended.saturating_sub(before.tunnels_ended),
         }

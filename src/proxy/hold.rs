@@ -33,8 +33,8 @@ pub struct RequestHold<'a> {
     pub session: Option<RequestSession>,
     /// The backend that let it through last.
     pub entered: Option<Arc<Backend>>,
-    /// When `hold.time` is over, if it has begun.
-    pub until: Option<Instant>,
+    /// When its first wait began, if one did.
+    pub since: Option<Instant>,
 }
 
 impl RequestHold<'_> {
@@ -189,8 +189,9 @@ impl RequestHold<'_> {
 
     /// Counts it among those that wait; this process's own requests do not count.
     fn hold(&mut self, why: &str) -> Result<Option<HeldRequest>, NotForwarded> {
+        let since = *self.since.get_or_insert_with(Instant::now);
         let stats = &self.front.stats;
-        let held = (self.record.is_of_client()).then(|| HeldRequest::new(stats));
+        let held = (self.record.is_of_client()).then(|| HeldRequest::new(stats, since));
         self.record.held();
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
             return Err(NotForwarded::Unavailable(format!(
@@ -200,9 +201,10 @@ impl RequestHold<'_> {
         Ok(held)
     }
 
+    /// When `hold.time` is over.
     fn until(&mut self) -> Instant {
-        let time = self.front.table().settings.hold.time.0;
-        *self.until.get_or_insert_with(|| Instant::now() + time)
+        let since = *self.since.get_or_insert_with(Instant::now);
+        since + self.front.table().settings.hold.time.0
     }
 }
 
@@ -248,7 +250,7 @@ mod tests {
             record,
             session: None,
             entered: None,
-            until: None,
+            since: None,
         }
     }
 

@@ -124,7 +124,7 @@ impl Exchange<'_> {
             record,
             session: self.session(&head),
             entered: None,
-            until: None,
+            since: None,
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
         let fresh = self.alone || self.kind == TicketKind::Tunnel;

@@ -1,13 +1,15 @@
 //! The front door's counters, for `status`, the metrics page and the watchdog.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::address_limits::PerAddress;
+use crate::os::mutex::lock;
 
 /// A limit on how long a client or a server may make no progress (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +82,10 @@ pub struct Stats {
     pub held_total: AtomicU64,
     /// The same, each counted once.
     pub clients_held: AtomicU64,
-    /// The longest time that one was held, in milliseconds, since this was last set to 0.
-    pub longest_hold_ms: AtomicU64,
+    /// The longest time that one was held whose hold is over, in milliseconds, since this was last set to 0.
+    longest_hold_ms: AtomicU64,
+    /// Since when each is held that is held now, with its number.
+    holds: Mutex<BTreeSet<(Instant, u64)>>,
     /// Those of them that have not ended.
     unsettled: AtomicU64,
     /// Notified when that becomes 0.
@@ -166,6 +170,18 @@ impl Stats {
         }
     }
 
+    /// Begins to look for the longest hold.
+    pub fn watch_holds(&self) {
+        self.longest_hold_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// The longest time that a request was held since then, also where its hold goes on, in milliseconds.
+    pub fn longest_hold_ms(&self) -> u64 {
+        let oldest = lock(&self.holds).first().map(|(since, _)| *since);
+        let going_on = oldest.map_or(0, |since| since.elapsed().as_millis() as u64);
+        going_on.max(self.longest_hold_ms.load(Ordering::Relaxed))
+    }
+
     /// All responses so far.
     pub fn answers_total(&self) -> u64 {
         self.answers
@@ -199,24 +215,28 @@ impl Drop for Unsettled {
 #[derive(Debug)]
 pub struct HeldRequest {
     held: GaugeGuard,
-    since: Instant,
+    place: (Instant, u64),
 }
 
 impl HeldRequest {
-    pub fn new(stats: &Arc<Stats>) -> Self {
-        stats.held_total.fetch_add(1, Ordering::Relaxed);
+    /// It waits, perhaps not for the first time, and has waited `since` then.
+    pub fn new(stats: &Arc<Stats>, since: Instant) -> Self {
+        let number = stats.held_total.fetch_add(1, Ordering::Relaxed);
+        let place = (since, number);
+        lock(&stats.holds).insert(place);
         Self {
             held: GaugeGuard::new(stats, |stats| &stats.held),
-            since: Instant::now(),
+            place,
         }
     }
 }
 
 impl Drop for HeldRequest {
     fn drop(&mut self) {
-        let millis = self.since.elapsed().as_millis() as u64;
-        let longest = &self.held.stats.longest_hold_ms;
-        longest.fetch_max(millis, Ordering::Relaxed);
+        let stats = &self.held.stats;
+        let millis = self.place.0.elapsed().as_millis() as u64;
+        stats.longest_hold_ms.fetch_max(millis, Ordering::Relaxed);
+        lock(&stats.holds).remove(&self.place);
     }
 }
 
@@ -240,5 +260,29 @@ impl GaugeGuard {
 impl Drop for GaugeGuard {
     fn drop(&mut self) {
         (self.counter)(&self.stats).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A verdict that was given while clients still waited said "held for 0 ms at most".
+    #[test]
+    fn a_hold_that_goes_on_counts_from_its_first_wait() {
+        let stats = Arc::new(Stats::default());
+        let ago = |millis| Instant::now() - Duration::from_millis(millis);
+        let short = HeldRequest::new(&stats, ago(200));
+        let long = HeldRequest::new(&stats, ago(5_000));
+        assert!((5_000..60_000).contains(&stats.longest_hold_ms()));
+        drop(long);
+        stats.watch_holds();
+        assert!((200..5_000).contains(&stats.longest_hold_ms()));
+        drop(short);
+        assert!((200..5_000).contains(&stats.longest_hold_ms()));
+        stats.watch_holds();
+        assert_eq!(stats.longest_hold_ms(), 0);
     }
 }

@@ -33,6 +33,8 @@ pub struct SidecarOutput {
     log: Option<SidecarLog>,
     secrets: Arc<SecretLines>,
     last: Mutex<VecDeque<String>>,
+    /// How many lines it has printed; changed with `last`.
+    printed: AtomicU64,
     begun: Instant,
     /// Milliseconds after `begun` at which it last printed something new.
     progress: AtomicU64,
@@ -48,6 +50,7 @@ impl SidecarOutput {
             log,
             secrets,
             last: Mutex::default(),
+            printed: AtomicU64::new(0),
             begun: Instant::now(),
             progress: AtomicU64::new(0),
             repetition: Mutex::new(Some(Repetition::default())),
@@ -57,6 +60,19 @@ impl SidecarOutput {
     /// The lines among the last ones that tell why it ended, the oldest first.
     pub fn last_words(&self) -> Vec<String> {
         telling(lock(&self.last).make_contiguous())
+    }
+
+    /// How many lines it has printed so far.
+    pub fn printed(&self) -> u64 {
+        self.printed.load(Ordering::Relaxed)
+    }
+
+    /// The same of what it printed after its first `printed` lines.
+    pub fn last_words_after(&self, printed: u64) -> Vec<String> {
+        let mut last = lock(&self.last);
+        let lines = last.make_contiguous();
+        let new = usize::try_from(self.printed().saturating_sub(printed)).unwrap_or(usize::MAX);
+        telling(&lines[lines.len().saturating_sub(new)..])
     }
 
     /// When its start last printed something new, or began.
@@ -97,6 +113,7 @@ impl SidecarOutput {
             last.pop_front();
         }
         last.push_back(text.chars().take(LAST_LINE_MAX).collect());
+        self.printed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Reads both pipes to their ends, in the thread that reads the output of all sidecars: one

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::drain_notice::{number, post};
+use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess};
 use super::readiness::{ReadinessProbe, ReadyServer};
 use super::runner::{LAST_OUTPUT, Run, Runner, too_slow, with_port};
@@ -53,6 +54,8 @@ pub(super) struct OwnRestart {
     /// The processes of the server at the beginning.
     known: HashSet<u32>,
     before: ServerMark,
+    /// How many lines the server had printed.
+    printed: u64,
     /// A sign of the restart was seen.
     seen: AtomicBool,
 }
@@ -101,7 +104,9 @@ impl OwnRestart {
         process: &ChildProcess,
         server: &Server,
         runner: &Runner,
+        output: &SidecarOutput,
     ) -> Self {
+        let printed = output.printed();
         let (at, main, group) = (server.at, process.id(), process.group());
         let look = move || (ServerMark::read(main, at), descendants(group));
         let (before, known) = match tokio::task::spawn_blocking(look).await {
@@ -117,6 +122,7 @@ impl OwnRestart {
             main: AtomicU32::new(main),
             known,
             before,
+            printed,
             seen: AtomicBool::new(false),
         }
     }
@@ -124,6 +130,11 @@ impl OwnRestart {
     /// What asks the server for it.
     pub fn means(&self) -> &ReloadMeans {
         &self.reload.means
+    }
+
+    /// What the server printed since then that tells why it does not restart.
+    pub fn last_words(&self, runner: &Runner, output: &SidecarOutput) -> Vec<String> {
+        runner.redacted(output.last_words_after(self.printed))
     }
 
     pub fn age(&self) -> Duration {

@@ -429,11 +429,12 @@ impl Runner {
     }
 
     pub(super) fn last_words(&self, output: &SidecarOutput) -> Vec<String> {
-        output
-            .last_words()
-            .iter()
-            .map(|line| self.start.redactor.text(line))
-            .collect()
+        self.redacted(output.last_words())
+    }
+
+    pub(super) fn redacted(&self, lines: Vec<String>) -> Vec<String> {
+        let redactor = &self.start.redactor;
+        lines.iter().map(|line| redactor.text(line)).collect()
     }
 }
 

@@ -47,7 +47,8 @@ impl Runner {
                     let Some(reload) = self.start.spec.reload.as_ref().filter(|_| asked) else {
                         continue;
                     };
-                    let begun = OwnRestart::begin(reload, &process, &ready.server, self).await;
+                    let begun =
+                        OwnRestart::begin(reload, &process, &ready.server, self, run.output).await;
                     let begun = restart.insert(begun);
                     match self.restart_itself(&mut process, begun, &ready, run).await {
                         Ok(again) => {
@@ -57,13 +58,8 @@ impl Runner {
                             self.answer(Ok(()));
                         }
                         Err(OwnRestartError::GoesOn(why)) => {
-                            let name = &self.start.name;
-                            warn!(
-                                SIDECAR = name,
-                                "[gateway] sidecar {name} {why}; it serves on"
-                            );
-                            self.is_ready(process.id(), &ready);
-                            self.answer(Err(why));
+                            let last_words = begun.last_words(self, run.output);
+                            self.goes_on(&process, &ready, why, last_words);
                         }
                         Err(OwnRestartError::NotReady(cause)) => {
                             let last_words = self.last_words(run.output);
@@ -162,17 +158,32 @@ impl Runner {
         });
     }
 
+    /// It has not restarted, and serves as before.
+    fn goes_on(
+        &self,
+        process: &ChildProcess,
+        ready: &ReadyServer,
+        cause: String,
+        last_words: Vec<String>,
+    ) {
+        let name = &self.start.name;
+        warn!(
+            SIDECAR = name,
+            "[gateway] sidecar {name} {cause}; it serves on"
+        );
+        self.is_ready(process.id(), ready);
+        self.answer(Err(Arc::new(SidecarFailure {
+            cause,
+            last_words,
+            ..SidecarFailure::default()
+        })));
+    }
+
     /// Whoever waits for the restart learns what came of it.
-    fn answer(&self, result: Result<(), String>) {
+    fn answer(&self, result: Result<(), Arc<SidecarFailure>>) {
         if let Some(call) = lock(&self.control.own_restart).take() {
-            let failure = |cause| {
-                Arc::new(SidecarFailure {
-                    cause,
-                    ..SidecarFailure::default()
-                })
-            };
             // Whoever no longer waits needs no answer.
-            let _ = call.done.send(result.map_err(failure));
+            let _ = call.done.send(result);
         }
     }
 

@@ -288,9 +288,13 @@ fn gunicorn_by_hup() {
     report.assert_clean(&[(Part::New, 60), (Part::Busy, 10)]);
 
     // It ends when its workers cannot load the application.
+    let load = self::load(&gateway);
     application(dir.path(), 5, "import nothing_like_that");
-    let output = gateway.ctl(["restart"]);
+    let output = gateway.ctl(["restart", "--json"]);
     let text = said(&output);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let held = answer["clients"]["longestHoldMs"].as_u64().unwrap();
+    assert!(held > 1000, "those who still wait have waited: {answer}");
     assert_eq!(output.status.code(), Some(1), "{text}");
     // With 3, or with 1 where both workers fail at once.
     assert!(text.contains("exited with code"), "{text}");
@@ -298,6 +302,8 @@ fn gunicorn_by_hup() {
     assert!(text.contains("Worker failed to boot"), "{text}");
     application(dir.path(), 6, "");
     assert_eq!(ask(&gateway).1, 6, "the request waited for the mended one");
+    load.flows(Part::New, 20);
+    load.stop().assert_clean(&[(Part::New, 60)]);
 }
 
 /// It keeps its main process and its listener, and ends its old workers when their work is done.
@@ -335,6 +341,7 @@ fn nginx_by_hup() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("shows no sign of a restart"), "{text}");
+    assert!(text.contains("unknown directive \"nonsense\""), "{text}");
     assert_eq!(ask(&gateway).1, 4);
     load.flows(Part::New, 20);
     let report = load.stop();

@@ -53,7 +53,8 @@ impl Arrival {
         workers: &watch::Sender<WorkerState>,
     ) -> Option<Peer> {
         match self.announced {
-            true => client(front, workers, &self.stream, self.peer).await,
+            // In a box: the task of a client that is not announced stays small.
+            true => Box::pin(client(front, workers, &self.stream, self.peer)).await,
             false => Some(self.peer),
         }
     }

@@ -116,6 +116,19 @@ async fn accept_loop(
             Err(error) if client_is_gone(&error) => {}
             // The queue is empty, and nobody is to be waited for.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if takes_nobody(&error) => {
+                let at = local.as_ref().map(ToString::to_string);
+                warn!(
+                    "[gateway] {} takes no clients any more ({error}): its socket is shut down, and whoever holds it passes it to each process; gatewayctl restart --force has a service manager make another one",
+                    at.as_deref().unwrap_or("a listener")
+                );
+                // Nothing but another socket helps: it is not tried again.
+                tokio::select! {
+                    () = restricted_to(&mut state, Accepting::Stopped) => {}
+                    Ok(()) = sockets.changed() => {}
+                }
+                return;
+            }
             Err(error) => {
                 warn_once(&mut warned, &error);
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -128,6 +141,11 @@ fn warn_once(warned: &mut bool, why: impl std::fmt::Display) {
     if !std::mem::replace(warned, true) {
         warn!("[gateway] cannot accept clients for the moment, they wait: {why}");
     }
+}
+
+/// Whether a listener has been shut down, or was never one: accept(2) says so for ever.
+fn takes_nobody(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn client_is_gone(error: &io::Error) -> bool {

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod addresses;
+mod announced_restart;
 mod answering_gateway;
 mod answers;
 pub mod args;

@@ -262,7 +262,7 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
     })
 }
 
-fn generation(status: &Status) -> GenerationInfo {
+pub(super) fn generation(status: &Status) -> GenerationInfo {
     let sidecars = status
         .sidecars
         .iter()

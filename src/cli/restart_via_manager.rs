@@ -8,11 +8,11 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::announced_restart::AnnouncedRestart;
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
 use super::preflight::{refuse_invalid, refuse_unrunnable};
@@ -30,9 +30,7 @@ use crate::service::{
     self, Driven, Installed, ServiceManagerKind, UnappliedFile, UnitState, more_rights,
 };
 use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
-use crate::state::owner::Owner;
 use crate::state::paths::Scope;
-use crate::state::restart_intent::{self, Intent};
 use crate::text::human::span;
 use crate::text::words::words;
 
@@ -121,8 +119,13 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         Ok(status) if status.instance != unit.instance => return Ok(None),
         Ok(status) => {
             unapplied = only_by_manager(&env, &unit, status).await;
+            let life = service::JobLife::look(&unit).await;
+            let refuses_next = matches!(&life, Ok(Some(life)) if life.refuses_next());
+            if refuses_next {
+                ctx.ui.progress("plan: the program was replaced, and launchd may start only the one that it has noted; so the job is loaded anew, which closes the listeners for a moment");
+            }
             // It restarts itself.
-            if unapplied.is_empty() && !args.force {
+            if unapplied.is_empty() && !args.force && !refuses_next {
                 return Ok(None);
             }
         }
@@ -144,8 +147,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
     if unit.manager == ServiceManagerKind::Launchd {
-        let intent =
-            AnnouncedRestart::leave_in(&service::state_dirs(&env, &unit), before.main_pid, args);
+        let intent = announce(&service::state_dirs(&env, &unit), before.main_pid, args);
         let done = through_launchd(ctx, &env, &unit, &before).await;
         // The process that it was for has read it, or there was none.
         drop(intent);
@@ -264,7 +266,7 @@ impl ManagerRestart<'_> {
             step("making systemd read its unit files");
             service::read_units(&self.env, &self.unit).await?;
         }
-        let intent = AnnouncedRestart::leave_in(&claim.state, self.before.main_pid, self.args);
+        let intent = announce(&claim.state, self.before.main_pid, self.args);
         self.stage.set("the service manager goes on with it");
         let driven = service::restart(&self.env, &self.unit, &step).await?;
         // The process that it was for has read it, or there was none.
@@ -404,36 +406,13 @@ impl ManagerRestart<'_> {
     }
 }
 
-/// An intent in the state directory: it says that the manager's SIGTERM belongs to a restart.
-/// Removed when it is dropped.
-struct AnnouncedRestart(PathBuf);
-
-impl AnnouncedRestart {
-    /// In that of these directories which belongs to the process. None where no gateway runs that could read
-    /// it, or it cannot be left: without it the stop is an ordinary one.
-    fn leave_in(dirs: &[PathBuf], pid: u32, args: &RestartArgs) -> Option<Self> {
-        let dir = dirs.iter().find(|dir| {
-            Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))
-        })?;
-        let RestartArgs { reason, wait, .. } = args.clone();
-        let wait = match args.force {
-            true => Some(Wait::Limit(FORCE_GRACE)),
-            false => wait,
-        };
-        let intent = Intent {
-            pid,
-            created_at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
-            reason: reason.unwrap_or_else(|| "gatewayctl restart".to_owned()),
-            force: false,
-            wait_ms: wait.map(Wait::to_wire),
-        };
-        restart_intent::write(dir, &intent).ok()?;
-        Some(Self(dir.clone()))
-    }
-}
-
-impl Drop for AnnouncedRestart {
-    fn drop(&mut self) {
-        restart_intent::remove(&self.0);
-    }
+/// Announces the restart to the process that is to end.
+fn announce(dirs: &[PathBuf], pid: u32, args: &RestartArgs) -> Option<AnnouncedRestart> {
+    let RestartArgs { reason, wait, .. } = args.clone();
+    let wait = match args.force {
+        true => Some(Wait::Limit(FORCE_GRACE)),
+        false => wait,
+    };
+    let reason = reason.unwrap_or_else(|| "gatewayctl restart".to_owned());
+    AnnouncedRestart::leave_in(dirs, pid, reason, wait)
 }

@@ -10,6 +10,9 @@ use crate::supervisor::{Supervisor, SupervisorVerdict};
 /// after its last client.
 pub const MAX_DRAINERS: usize = 8;
 
+/// Why there is no exit where launchd might not start the next process.
+const OTHER_IDENTITY: &str = "the program was replaced, and launchd may start no other one than it has noted until the job is loaded anew";
+
 /// Where the next generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -53,6 +56,9 @@ pub struct StrategyFacts<'a> {
     /// Whether the supervisor holds every listener and starts the gateway again after an exit with
     /// 0.
     pub holder: bool,
+    /// Whether launchd may refuse the program that is on disk now: it has noted the identity of another one
+    /// when it loaded the job. It would hold the listeners and start nothing behind them.
+    pub other_identity: bool,
     /// How many older processes still drain.
     pub drainers: usize,
     /// Whether a sidecar restarts by its own means, which keeps its processes.
@@ -161,6 +167,7 @@ fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
             (Strategy::Exit, "systemd holds the listeners and starts the next one, and cannot be told of another main process".to_owned())
         }
         Supervisor::Systemd { .. } => (Strategy::InProcess, "systemd cannot be told of another main process".to_owned()),
+        Supervisor::Launchd { .. } if facts.other_identity => (Strategy::InProcess, OTHER_IDENTITY.to_owned()),
         Supervisor::Launchd { .. } if facts.holder => (Strategy::Exit, "launchd holds the listeners and starts the next one".to_owned()),
         Supervisor::Launchd { .. } => (Strategy::InProcess, "launchd does not hold the listeners".to_owned()),
         Supervisor::Init => (Strategy::Respawn { waiter: false }, format!("nobody follows this pid: {}", facts.verdict.reason)),
@@ -183,7 +190,7 @@ fn fresh(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
         || facts.no_respawn
         || matches!(facts.verdict.supervisor, Supervisor::Systemd { .. })
             && !facts.can_speak_mainpid;
-    let strategy = if by_exit && facts.holder {
+    let strategy = if by_exit && facts.holder && !facts.other_identity {
         Strategy::Exit
     } else {
         respawn(facts)?
@@ -193,6 +200,11 @@ fn fresh(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
 
 fn respawn(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
     if let Supervisor::Launchd { .. } = facts.verdict.supervisor {
+        if facts.other_identity {
+            return Err(StrategyRefusal {
+                why: format!("{OTHER_IDENTITY}: gatewayctl restart --force"),
+            });
+        }
         let next = if facts.holder {
             "a plain restart starts a fresh process here: gatewayctl restart"
         } else {
@@ -214,7 +226,7 @@ fn respawn(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
 }
 
 fn exit(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
-    if facts.holder {
+    if facts.holder && !facts.other_identity {
         return Ok(Strategy::Exit);
     }
     let supervisor = &facts.verdict.supervisor;

@@ -13,6 +13,7 @@ use crate::config::{Config, Env};
 use crate::control::protocol::RestartParams;
 use crate::launchd::own_job::{self, JobAnswer, JobFacts};
 use crate::launchd::{EXIT_TIMEOUT_LEAST, throttle};
+use crate::os::process::OwnProgram;
 use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect};
 use crate::systemd::Notifier;
 use crate::systemd::unit::{UnitFacts, facts_of};
@@ -48,6 +49,8 @@ pub struct Supervision {
     unit: Option<UnitFacts>,
     /// What launchd says about our job.
     job: JobAnswer,
+    /// Our program, to know whether it was replaced.
+    program: Option<OwnProgram>,
     /// What a predecessor knew.
     handed: Option<SupervisorVerdict>,
     /// Whether the process in front of this one, whose pid the outside knew, is gone.
@@ -81,6 +84,7 @@ impl Supervision {
             verdict,
             unit: None,
             job: JobAnswer::Unknown,
+            program: OwnProgram::look(),
             handed,
             front_lost: false,
             no_respawn,
@@ -214,6 +218,8 @@ impl Supervision {
                 && unit.is_none_or(|unit| unit.hears_main()),
             holder: by_launchd
                 || unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
+            other_identity: self.job().is_some_and(|job| job.is_pinned)
+                && self.program.as_ref().is_none_or(OwnProgram::is_replaced),
             drainers,
             by_own_means: !params.force
                 && config.sidecar.values().any(|spec| spec.reload.is_some()),

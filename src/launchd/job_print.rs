@@ -1,6 +1,7 @@
 //! What `launchctl print` says of a job. It is no interface, says its man page, so what is not understood
 //! is unknown, and nothing of the text is kept: a job's environment is in it.
 
+use std::fmt;
 use std::time::Duration;
 
 /// What launchd does with a job that it has loaded.
@@ -15,11 +16,62 @@ pub enum JobState {
     Other,
 }
 
-/// How the last life of a job ended.
+/// How the last life of a job ended. That it never had one is no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastEnd {
     Exited(i32),
     Signalled(i32),
+    /// The kernel ended it, or did not let it begin.
+    ByKernel(KernelReason),
+    /// launchd lost its process before its end was known.
+    Unseen,
+}
+
+/// Why the kernel ends a process, or does not let it begin (OS_REASON_ of the kernel's sys/reason.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelReason {
+    /// Its signature, or an identity that is not the one that launchd has noted.
+    CodeSigning,
+    /// It cannot be executed.
+    Exec,
+    /// A library of it is missing.
+    Dyld,
+    /// No memory was left.
+    Jetsam,
+    Other,
+}
+
+impl KernelReason {
+    fn of(text: &str) -> Self {
+        let name = text.split([' ', '|']).next().unwrap_or_default();
+        match name.strip_prefix("OS_REASON_") {
+            Some("CODESIGNING") => Self::CodeSigning,
+            Some("EXEC") => Self::Exec,
+            Some("DYLD") => Self::Dyld,
+            Some("JETSAM") => Self::Jetsam,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for LastEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self {
+            Self::Exited(code) => return write!(f, "exited with code {code}"),
+            Self::Signalled(signal) => return write!(f, "was ended by signal {signal}"),
+            Self::Unseen => "ended without being seen by launchd",
+            Self::ByKernel(KernelReason::CodeSigning) => {
+                "was ended by the kernel: its signature is not valid, or is not the one that launchd has noted"
+            }
+            Self::ByKernel(KernelReason::Exec) => "could not be executed",
+            Self::ByKernel(KernelReason::Dyld) => {
+                "could not be started: a library of it is missing"
+            }
+            Self::ByKernel(KernelReason::Jetsam) => "was ended by the kernel: no memory was left",
+            Self::ByKernel(KernelReason::Other) => "was ended by the kernel",
+        };
+        f.write_str(reason)
+    }
 }
 
 /// A job that is loaded.
@@ -38,6 +90,9 @@ pub struct JobPrint {
     /// Whether it is started again whatever its exit code: KeepAlive without conditions. None where nothing
     /// is said of its properties.
     pub keep_alive: Option<bool>,
+    /// Whether launchd has noted the identity of its program, and may start no other one until the job is
+    /// loaded anew: `managed LWCR` among its properties.
+    pub is_pinned: bool,
     /// Whether the domain holds back what no demand starts, for how long nobody says.
     pub is_held: bool,
 }
@@ -55,10 +110,9 @@ impl JobPrint {
         let number = |wanted: &str| value(wanted)?.parse::<u32>().ok();
         let is_said_once = |wanted: &str| own.iter().filter(|(key, _)| *key == wanted).count() == 1;
         let seconds = |wanted: &str| Some(Duration::from_secs(number(wanted)?.into()));
-        let exited = || leading_number(value("last exit code")?).map(LastEnd::Exited);
-        let signalled = || {
-            let (_, signal) = value("last terminating signal")?.rsplit_once(": ")?;
-            leading_number(signal).map(LastEnd::Signalled)
+        let properties = value("properties");
+        let has = |wanted: fn(&str) -> bool| {
+            properties.map(|all| all.split('|').any(|one| wanted(one.trim())))
         };
         Self {
             state: match value("state") {
@@ -68,12 +122,13 @@ impl JobPrint {
                 _ => JobState::Other,
             },
             pid: number("pid").filter(|pid| *pid != 0 && is_said_once("pid")),
-            last_end: signalled().or_else(exited),
+            last_end: last_end(value),
             runs: number("runs"),
             throttle: seconds("minimum runtime"),
             exit_timeout: seconds("exit timeout"),
-            keep_alive: value("properties")
-                .map(|all| all.split('|').any(|one| one.trim() == "keepalive")),
+            keep_alive: has(|one| one == "keepalive"),
+            is_pinned: has(|one| matches!(one, "managed LWCR" | "needs LWCR update"))
+                .unwrap_or(false),
             is_held: value("pended nondemand spawn").is_some(),
         }
     }
@@ -94,6 +149,20 @@ fn own_lines(text: &str) -> Vec<(&str, &str)> {
         }
     }
     own
+}
+
+/// The last end from the one of three lines that is there.
+fn last_end<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<LastEnd> {
+    let reason = value("last exit reason").map(KernelReason::of);
+    let signal =
+        value("last terminating signal").and_then(|text| leading_number(text.rsplit_once(": ")?.1));
+    match (value("last exit code"), signal, reason) {
+        (_, _, Some(reason)) => Some(LastEnd::ByKernel(reason)),
+        (_, Some(signal), _) => Some(LastEnd::Signalled(signal)),
+        (Some("(failed reap)" | "(abandoned)"), ..) => Some(LastEnd::Unseen),
+        (Some(code), ..) => leading_number(code).map(LastEnd::Exited),
+        (None, ..) => None,
+    }
 }
 
 /// The number at the beginning, as in `78: EX_CONFIG`.
@@ -127,9 +196,12 @@ mod tests {
             throttle: Some(Duration::from_secs(10)),
             exit_timeout: Some(Duration::from_secs(30)),
             keep_alive: Some(true),
+            is_pinned: false,
             is_held: false,
         };
         assert_eq!(job, expected);
+        let pinned = RUNNING.replace("runatload", "runatload | managed LWCR | has LWCR");
+        assert!(JobPrint::parse(&pinned).is_pinned);
         assert!(!format!("{job:?}").contains("canary"));
     }
 
@@ -148,7 +220,24 @@ mod tests {
                 "last terminating signal = Terminated: 15",
                 Some(LastEnd::Signalled(15)),
             ),
-            ("last exit reason = OS_REASON_EXEC", None),
+            ("last exit code = (failed reap)", Some(LastEnd::Unseen)),
+            ("last exit code = (abandoned)", Some(LastEnd::Unseen)),
+            (
+                "last exit reason = OS_REASON_EXEC | Error -413",
+                Some(LastEnd::ByKernel(KernelReason::Exec)),
+            ),
+            (
+                "last exit reason = OS_REASON_CODESIGNING",
+                Some(LastEnd::ByKernel(KernelReason::CodeSigning)),
+            ),
+            (
+                "last exit reason = OS_REASON_DYLD",
+                Some(LastEnd::ByKernel(KernelReason::Dyld)),
+            ),
+            (
+                "last exit reason = something new",
+                Some(LastEnd::ByKernel(KernelReason::Other)),
+            ),
             ("", None),
         ] {
             let job = JobPrint::parse(&format!(

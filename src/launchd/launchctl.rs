@@ -36,6 +36,8 @@ pub enum LaunchctlVerdict {
     TryAgain,
     /// There is no such job.
     NotThere,
+    /// launchd has given its program up: only another load starts it.
+    InPenaltyBox,
     /// Nobody is logged in there; nothing is known of the job.
     NoDomain,
     Refused,
@@ -51,6 +53,7 @@ impl LaunchctlVerdict {
             Some(17) => Self::AlreadySo,
             Some(5 | 36 | 37 | 124 | 153) => Self::TryAgain,
             Some(3 | 113) => Self::NotThere,
+            Some(139) => Self::InPenaltyBox,
             Some(112 | 125) => Self::NoDomain,
             _ => Self::Refused,
         }
@@ -79,6 +82,13 @@ impl Launchctl {
         Some(Self {
             program: program.into(),
         })
+    }
+
+    /// Whether a bootout can wait for the end of the job: on other systems it answers that flag with its
+    /// usage, and stops nothing.
+    pub async fn bootout_waits(&self) -> bool {
+        let said = self.call(&["help", "bootout"]).await;
+        said.is_ok_and(|said| said.output.contains("--wait"))
     }
 
     /// Runs a command to its end.
@@ -124,7 +134,9 @@ mod tests {
 
     #[test]
     fn an_exit_code_has_a_meaning() {
-        use LaunchctlVerdict::{AlreadySo, Done, NoDomain, NotThere, Refused, TryAgain};
+        use LaunchctlVerdict::{
+            AlreadySo, Done, InPenaltyBox, NoDomain, NotThere, Refused, TryAgain,
+        };
         for (code, verdict) in [
             (0, Done),
             (3, NotThere),
@@ -136,6 +148,7 @@ mod tests {
             (113, NotThere),
             (119, Refused),
             (125, NoDomain),
+            (139, InPenaltyBox),
             (4711, Refused),
         ] {
             assert_eq!(LaunchctlVerdict::of(Some(code)), verdict, "{code}");

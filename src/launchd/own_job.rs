@@ -29,6 +29,8 @@ pub struct JobFacts {
     pub pid: u32,
     /// Whether it is started again whatever its exit code.
     pub keep_alive: bool,
+    /// Whether launchd may start no other program until the job is loaded anew.
+    pub is_pinned: bool,
     /// The least from one start to the next, as it is now: launchd lengthens it after crashes.
     pub throttle: Duration,
     /// From SIGTERM to SIGKILL; none is for ever.
@@ -107,6 +109,7 @@ fn facts(label: &str, domain: LaunchdDomain, pid: u32, print: &JobPrint) -> JobF
         domain,
         pid,
         keep_alive: print.keep_alive.unwrap_or(false),
+        is_pinned: print.is_pinned,
         throttle: print.throttle.unwrap_or(THROTTLE_DEFAULT),
         exit_timeout: Some(exit_timeout).filter(|limit| !limit.is_zero()),
     }

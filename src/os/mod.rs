@@ -17,6 +17,7 @@ pub mod platform;
 pub mod port;
 pub mod process;
 pub mod program_run;
+pub mod quarantine;
 mod record;
 pub mod send_queue;
 pub mod task;

@@ -13,7 +13,7 @@ use crate::launchd::EXIT_TIMEOUT_MOST;
 use crate::launchd::disabled;
 use crate::launchd::domain::LaunchdDomain;
 use crate::launchd::job_print::{JobPrint, JobState, LastEnd};
-use crate::launchd::launchctl::{Launchctl, LaunchctlVerdict};
+use crate::launchd::launchctl::{Launchctl, LaunchctlAnswer, LaunchctlVerdict};
 use crate::launchd::throttle::THROTTLE_DEFAULT;
 use crate::os::process::{PidFd, ancestors};
 use crate::state::paths::Scope;
@@ -33,6 +33,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// siginfo's si_code of a process that ended by itself, and of one that a signal ended.
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
+
+/// The code of a start that launchd itself gave up.
+pub(super) const EX_CONFIG: i32 = 78;
 
 /// What launchd knows of a label.
 enum Presence {
@@ -138,7 +141,8 @@ impl<'a> LaunchdJob<'a> {
         let (exit_kind, exit_status) = match job.last_end {
             Some(LastEnd::Exited(code)) => (CLD_EXITED, code),
             Some(LastEnd::Signalled(signal)) => (CLD_KILLED, signal),
-            None => (0, 0),
+            // There is no word of a unit's for it; the errors say it in launchd's.
+            Some(LastEnd::ByKernel(_) | LastEnd::Unseen) | None => (0, 0),
         };
         UnitState {
             load: Word::Known(LoadState::Loaded),
@@ -162,8 +166,10 @@ impl<'a> LaunchdJob<'a> {
     pub fn fares(&self) -> Option<String> {
         let job = self.loaded.as_ref()?;
         let (runs, throttle) = (job.runs?, job.throttle?);
+        let end = job.last_end.filter(|end| *end != LastEnd::Exited(0));
+        let end = end.map_or(String::new(), |end| format!("; the last one {end}"));
         Some(format!(
-            "launchd has started it {runs} times, and does so at most every {} s",
+            "launchd has started it {runs} times, and does so at most every {} s{end}",
             throttle.as_secs()
         ))
     }
@@ -188,6 +194,16 @@ impl<'a> LaunchdJob<'a> {
     /// # Errors
     /// When launchd refuses it, or has not taken it in time; it names the command that loads it.
     pub async fn load(&mut self) -> Result<(), ServiceError> {
+        if self.load_once().await? {
+            return Ok(());
+        }
+        // launchd has given its program up, and forgets that with the job.
+        self.unload().await?;
+        self.load_once().await.map(drop)
+    }
+
+    /// False where launchd has given its program up.
+    async fn load_once(&mut self) -> Result<bool, ServiceError> {
         let (domain, target) = (self.domain.to_string(), self.target());
         let path = self.unit.path.to_string_lossy().into_owned();
         let mut was_read = false;
@@ -232,8 +248,19 @@ impl<'a> LaunchdJob<'a> {
         }
         // A domain may hold back what nobody demands, for days. It waits until the job is started, which
         // a throttle delays: what came of it is asked below.
-        self.launchctl.call(&["kickstart", &target]).await?;
-        self.refresh().await
+        let answer = self.launchctl.call(&["kickstart", &target]).await?;
+        self.refresh().await?;
+        Ok(match answer.verdict {
+            LaunchctlVerdict::InPenaltyBox => false,
+            // It hangs on some systems. That it is the throttle that takes so long is as well cured by a load.
+            LaunchctlVerdict::TooSlow => self.main_pid().is_some() || !self.could_not_start(),
+            _ => true,
+        })
+    }
+
+    fn could_not_start(&self) -> bool {
+        let end = self.loaded.as_ref().and_then(|job| job.last_end);
+        matches!(end, Some(LastEnd::Exited(EX_CONFIG) | LastEnd::ByKernel(_)))
     }
 
     /// Ends the process and has launchd start the next one, while the job stays loaded and launchd holds its
@@ -280,7 +307,11 @@ impl<'a> LaunchdJob<'a> {
         let limit = exit_limit(&job);
         let deadline = Instant::now() + limit;
         let target = self.target();
-        let answer = self.launchctl.call(&["bootout", &target]).await?;
+        let arguments: &[&str] = match self.launchctl.bootout_waits().await {
+            true => &["bootout", "--wait", &target],
+            false => &["bootout", &target],
+        };
+        let answer = self.launchctl.call_within(arguments, limit).await?;
         if answer.verdict == LaunchctlVerdict::Refused {
             return Err(ServiceError::failed(format!(
                 "launchd did not unload {target}: launchctl {}",
@@ -314,11 +345,14 @@ impl<'a> LaunchdJob<'a> {
     }
 
     async fn has_domain(&self) -> Result<bool, ServiceError> {
-        let answer = self
-            .launchctl
-            .call(&["print", &self.domain.to_string()])
-            .await?;
-        Ok(answer.verdict == LaunchctlVerdict::Done)
+        let domain = self.domain.to_string();
+        let answer = self.launchctl.call(&["print", &domain]).await?;
+        match answer.verdict {
+            LaunchctlVerdict::Done => Ok(true),
+            LaunchctlVerdict::NoDomain | LaunchctlVerdict::NotThere => Ok(false),
+            // Another domain must not be taken for it.
+            _ => Err(unanswered(&domain, &answer)),
+        }
     }
 
     async fn look(&self) -> Result<Presence, ServiceError> {
@@ -329,14 +363,19 @@ impl<'a> LaunchdJob<'a> {
             LaunchctlVerdict::NoDomain => Ok(Presence::NoDomain),
             LaunchctlVerdict::AlreadySo
             | LaunchctlVerdict::TryAgain
+            | LaunchctlVerdict::InPenaltyBox
             | LaunchctlVerdict::Refused
-            | LaunchctlVerdict::TooSlow => Err(ServiceError::failed(format!(
-                "launchd cannot be asked about {}: launchctl {}",
-                self.target(),
-                answer.ended
-            ))),
+            | LaunchctlVerdict::TooSlow => Err(unanswered(&self.target(), &answer)),
         }
     }
+}
+
+fn unanswered(target: &str, answer: &LaunchctlAnswer) -> ServiceError {
+    ServiceError::failed(format!(
+        "launchd cannot be asked about {target}: launchctl {}",
+        answer.ended
+    ))
+    .next(format!("launchctl print {target}"))
 }
 
 /// The longest that its end takes.

@@ -145,6 +145,12 @@ impl<'a> JobRecord<'a> {
         loaded.is_some_and(|loaded| Some(loaded) != self.now().map(|job| job.plist_sha256))
     }
 
+    /// Whether the program is another one than launchd has seen; false where that is not known.
+    pub fn is_program_replaced(&self) -> bool {
+        let loaded = self.read().loaded.map(|job| job.program);
+        loaded.is_some_and(|loaded| Some(loaded) != self.now().map(|job| job.program))
+    }
+
     /// Whether launchd has read what there is now, for all that is known.
     pub fn is_current(&self) -> bool {
         let loaded = self.read().loaded;
@@ -243,8 +249,9 @@ mod tests {
         std::fs::write(&unit.path, text("")).unwrap();
         let record = JobRecord::of(&unit);
         assert!(!record.is_current(), "launchd may have read anything");
+        assert!(!record.is_program_replaced());
         record.loaded().unwrap();
-        assert!(record.is_current());
+        assert!(record.is_current() && !record.is_program_replaced());
         std::fs::write(&unit.path, text("<key>A</key><true/>")).unwrap();
         assert!(!record.is_current());
         std::fs::write(&unit.path, text("")).unwrap();
@@ -252,7 +259,7 @@ mod tests {
         let next = dir.path().join("next");
         std::fs::write(&next, "2").unwrap();
         std::fs::rename(next, &program).unwrap();
-        assert!(!record.is_current());
+        assert!(!record.is_current() && record.is_program_replaced() && !record.is_changed());
         record.loaded().unwrap();
         record.unloaded().unwrap();
         assert!(!record.is_current());

@@ -14,6 +14,7 @@ use super::layout::Installed;
 use crate::config::Listen;
 use crate::launchd::domain::LaunchdDomain;
 use crate::launchd::keys::{self, KeyProblem};
+use crate::os::quarantine::is_quarantined;
 
 /// A job as it is written and as launchd has it.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,10 @@ pub struct JobSurvey {
     pub is_disabled: bool,
     /// Whether its property list is another one than launchd has read; false where that is not known.
     pub is_changed: bool,
+    /// Whether launchd may refuse the program that is there now, because it noted another one at the load.
+    pub is_refused: bool,
+    /// Whether the program has the mark of macOS for what came from elsewhere.
+    pub is_quarantined: bool,
 }
 
 /// Looks at a job.
@@ -50,6 +55,7 @@ pub async fn survey_job(unit: &Installed) -> Result<JobSurvey, ServiceError> {
         if let Some(print) = &job.loaded {
             survey.loaded.push(job.domain);
             survey.is_held |= print.is_held;
+            survey.is_refused |= print.is_pinned && JobRecord::of(unit).is_program_replaced();
         }
         survey.is_disabled |= job.is_disabled().await?;
     }
@@ -66,6 +72,7 @@ impl JobSurvey {
     fn read(&mut self, job: &Dictionary, unit: &Installed) {
         let text = |key: &str| job.get(key).and_then(Value::as_string).map(PathBuf::from);
         self.program = launchd_written::program(job).map(PathBuf::from);
+        self.is_quarantined = self.program.as_deref().is_some_and(is_quarantined);
         self.directory = text("WorkingDirectory");
         self.log = text("StandardErrorPath");
         self.keys = keys::problems(job, unit.scope);

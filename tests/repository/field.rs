@@ -24,7 +24,7 @@ const REPORTS: &[(&str, &[u32])] = &[
     ),
     ("hermes-agent", &[30352, 54066, 110_637]),
     ("cc-connect", &[35]),
-    ("home-manager", &[9629]),
+    ("home-manager", &[9585, 9629]),
     ("oppi", &[38]),
     ("paseo", &[3616]),
     ("ClawX", &[818]),
@@ -35,6 +35,12 @@ const REPORTS: &[(&str, &[u32])] = &[
     ("agent-afk", &[1661]),
     ("ShadowsocksX", &[448]),
     ("EnvPane", &[16]),
+    ("mache", &[641]),
+    ("ha-menu", &[51]),
+    ("gSwitch", &[35]),
+    ("nix-darwin", &[1709]),
+    ("t3code", &[11995]),
+    ("proxydetox", &[452]),
 ];
 
 /// A row of a table.

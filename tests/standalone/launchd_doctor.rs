@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::mac::{LABEL, Mac};
 use crate::support::site::all_of;
-use crate::support::wait;
+use crate::support::{skip, wait};
 
 /// The codes of what is found in the job.
-fn found(mac: &Mac) -> Vec<String> {
+pub fn found(mac: &Mac) -> Vec<String> {
     let output = mac.ctl(&["doctor", "--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", all_of(&output)));
@@ -70,13 +70,40 @@ fn what_is_wrong_with_a_property_list_is_found() {
     assert_eq!(found(&mac), ["job-log"]);
 }
 
+/// macOS marks what a browser brought; Linux has names of its own for the marks of users.
+#[test]
+fn a_program_in_quarantine_is_found() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    let program = mac.home().join("gateway");
+    std::fs::copy("/bin/true", &program).unwrap();
+    mac.must_install(&[]);
+    let before = env!("CARGO_BIN_EXE_gateway");
+    edit(&mac, before, program.to_str().unwrap());
+    assert_eq!(found(&mac), ["job-changed"]);
+    let script =
+        "import os, sys; os.setxattr(sys.argv[1], 'user.com.apple.quarantine', b'0081;x;Safari;')";
+    let mut python = Command::new("python3");
+    let marked = python.args(["-c", script]).arg(&program).status().unwrap();
+    if !marked.success() {
+        return skip::because("this file system has no attributes of users");
+    }
+    assert_eq!(found(&mac), ["job-quarantine", "job-changed"]);
+    let said = all_of(&mac.ctl(&["doctor"]));
+    let next = format!("xattr -d com.apple.quarantine {}", program.display());
+    assert!(said.contains(&next), "{said}");
+}
+
 #[test]
 fn what_launchd_does_with_a_job_is_found() {
     let Some(mac) = Mac::boot(&[]) else { return };
     mac.must_install(&[]);
     let (gui, user) = (format!("gui/{}", geteuid()), format!("user/{}", geteuid()));
     mac.launchctl(&["disable", &format!("{gui}/{LABEL}")]);
-    assert_eq!(found(&mac), ["job-disabled"]);
+    // Each has its own word for it.
+    for macos in ["macos=12", "macos=26"] {
+        mac.launchctl(&["simulate", macos]);
+        assert_eq!(found(&mac), ["job-disabled"], "{macos}");
+    }
     mac.must(&["start"]);
     mac.launchctl(&["enable", &format!("{gui}/{LABEL}")]);
     mac.launchctl(&["bootstrap", &user, mac.plist().to_str().unwrap()]);

@@ -105,7 +105,7 @@ fn ready(mac: &Mac) {
 }
 
 /// Asks without a pause while `work` runs; how often it was not answered with 200, and how often it was.
-fn under_load(port: u16, work: impl FnOnce()) -> (u32, u32) {
+pub fn under_load(port: u16, work: impl FnOnce()) -> (u32, u32) {
     let (stop, failed, good) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {

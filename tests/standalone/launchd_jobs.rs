@@ -179,6 +179,98 @@ fn a_domain_that_holds_starts_back_and_one_without_a_screen_are_no_obstacle() {
     assert!(!mac.serves() && mac.print("user").is_none());
 }
 
+/// Systems differ in what launchctl knows and says.
+#[test]
+fn a_job_is_driven_alike_on_each_system() {
+    for macos in ["macos=12", "macos=13", "macos=15", "macos=26"] {
+        let Some(mac) = Mac::boot(&[macos, "settle_ms=200"]) else {
+            return;
+        };
+        mac.must_install(&[]);
+        let help = String::from_utf8(mac.launchctl(&["help", "bootout"]).stdout).unwrap();
+        assert_eq!(help.contains("--wait"), macos == "macos=26", "{help}");
+        mac.must(&["stop"]);
+        assert!(!mac.serves() && mac.print("gui").is_none(), "{macos}");
+        mac.must(&["start"]);
+        mac.launchctl(&["simulate", "gui=0"]);
+        let before = mac.print("user");
+        assert!(before.is_none(), "{macos}");
+        mac.must(&["start"]);
+        assert!(
+            mac.print("user").is_some(),
+            "{macos}: nobody is at the screen"
+        );
+    }
+}
+
+/// launchd gives a program up that cannot be started, and starts it again only after another load.
+#[test]
+fn a_job_in_the_penalty_box_is_loaded_anew() {
+    for hangs in ["penalty_hangs=0", "penalty_hangs=1"] {
+        let Some(mac) = Mac::boot(&["penalty=2", hangs]) else {
+            return;
+        };
+        mac.must_install(&[]);
+        let logs = mac.home().join("Library/Logs/gateway");
+        let aside = mac.home().join("aside");
+        std::fs::rename(&logs, &aside).unwrap();
+        end(mac.pid("gui").unwrap(), Signal::SIGKILL);
+        wait::until("launchd gives it up", || {
+            let print = mac.print("gui")?;
+            (print.contains("last exit code = 78") && print.contains("state = not running"))
+                .then_some(())
+        });
+        std::fs::rename(&aside, &logs).unwrap();
+        mac.must(&["start"]);
+        assert!(mac.serves(), "{hangs}");
+    }
+}
+
+/// What launchd passes has or has not O_NONBLOCK, and no server inherits it.
+#[test]
+fn the_sockets_of_a_job_serve_whatever_their_flags_are_and_stay_with_the_gateway() {
+    for nonblock in ["nonblock=0", "nonblock=1"] {
+        let Some(mac) = Mac::boot(&[nonblock]) else {
+            return;
+        };
+        mac.must_install(&[]);
+        let inode = |pid: &str| {
+            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+            let links = fds
+                .flatten()
+                .filter_map(|fd| std::fs::read_link(fd.path()).ok());
+            links
+                .map(|link| link.display().to_string())
+                .collect::<Vec<_>>()
+        };
+        let listener = mac.listener();
+        assert!(inode(&mac.pid("gui").unwrap().to_string()).contains(&listener));
+        let server = mac.server("gui");
+        assert!(!inode(&server).contains(&listener), "{nonblock}");
+        mac.must(&["restart"]);
+        assert!(mac.serves(), "{nonblock}");
+    }
+}
+
+/// Seen with launchd once: accept fails for ever, in each process that launchd starts, until it loads the job anew.
+#[test]
+fn a_socket_that_takes_nobody_any_more_is_reported_with_its_cure() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    mac.launchctl(&["simulate", "break-sockets"]);
+    let log = mac.home().join("Library/Logs/gateway/gateway.log");
+    let said = wait::until("it says so", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.contains("takes no clients any more").then_some(text)
+    });
+    assert!(said.contains("gatewayctl restart --force"), "{said}");
+    let times = said.matches("takes no clients any more").count();
+    let pid = mac.pid("gui").unwrap();
+    assert!(times <= 4, "once for each worker: {times}");
+    mac.must(&["restart", "--force"]);
+    assert!(mac.serves() && mac.pid("gui") != Some(pid));
+}
+
 #[test]
 fn a_label_that_was_disabled_is_started_by_whoever_asks_for_it() {
     let Some(mac) = Mac::boot(&[]) else { return };
@@ -221,6 +313,123 @@ fn killed_after_each_call(mac: &Mac, command: &[&str], prepare: impl Fn(), then:
             assert!(output.status.success(), "{}", all_of(&output));
             assert!(calls > 3, "{command:?} makes more than {calls} calls");
             return;
+        }
+    }
+}
+
+/// The same where that call fails, before it has done anything or after. What was asked is done, or an error says
+/// that it is not, and then the same command does it.
+fn fails_at_each_call(
+    mac: &Mac,
+    faults: &[(u8, u8)],
+    command: &[&str],
+    prepare: impl Fn(),
+    is_done: impl Fn() -> bool,
+) {
+    for fault in faults {
+        for calls in 1.. {
+            prepare();
+            let (late, code) = *fault;
+            let late = format!("fault_late={late}");
+            let switches = [&format!("fault_code={code}"), &format!("fault_at={calls}")];
+            mac.launchctl(&["simulate", &late, switches[0], switches[1]]);
+            let output = mac.ctl(command);
+            let left = mac.launchctl(&["simulate", "left=fault_at"]);
+            mac.launchctl(&["simulate", "fault_at=0"]);
+            let said = all_of(&output);
+            let why = format!("{command:?}, call {calls}, {fault:?}: {said}");
+            if !output.status.success() {
+                assert!(said.contains("launch"), "{why}");
+                mac.must(command);
+            }
+            assert!(is_done(), "{why}");
+            if left.stdout != b"0" {
+                assert!(calls > 3, "{why}");
+                break;
+            }
+        }
+    }
+}
+
+/// Whether what was asked is done before the call fails, and the code: this one is final.
+const REFUSED: (u8, u8) = (0, 150);
+
+/// What says nothing, and what is final though it was done.
+const OTHERS: [(u8, u8); 2] = [(0, 5), (1, 150)];
+
+fn each_call_of_start_and_stop(faults: &[(u8, u8)]) {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    let serves = || mac.pid("gui").is_some() && mac.serves();
+    let is_gone = || mac.print("gui").is_none() && !mac.serves();
+    let start = || drop(mac.must(&["start"]));
+    fails_at_each_call(&mac, faults, &["stop"], start, is_gone);
+    let stop = || drop(mac.must(&["stop"]));
+    fails_at_each_call(&mac, faults, &["start"], stop, serves);
+}
+
+fn each_call_of_restart(faults: &[(u8, u8)]) {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    let serves = || mac.pid("gui").is_some() && mac.serves();
+    fails_at_each_call(&mac, faults, &["restart", "--force"], || {}, serves);
+}
+
+fn each_call_of_uninstall(faults: &[(u8, u8)]) {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    let install = || drop(mac.must_install(&[]));
+    let is_gone = || mac.print("gui").is_none() && !mac.serves() && walk(&mac.home()).is_empty();
+    fails_at_each_call(&mac, faults, &["uninstall"], install, is_gone);
+}
+
+#[test]
+fn a_stop_or_start_whose_call_of_launchctl_fails_is_an_error_or_made_good() {
+    each_call_of_start_and_stop(&[REFUSED]);
+}
+
+#[test]
+fn a_restart_whose_call_of_launchctl_fails_is_an_error_or_made_good() {
+    each_call_of_restart(&[REFUSED]);
+}
+
+#[test]
+fn an_uninstall_whose_call_of_launchctl_fails_is_an_error_or_made_good() {
+    each_call_of_uninstall(&[REFUSED]);
+}
+
+#[test]
+#[ignore = "it takes minutes: the other ways in which each call fails"]
+fn a_command_whose_call_of_launchctl_fails_in_any_way_is_an_error_or_made_good() {
+    each_call_of_start_and_stop(&OTHERS);
+    each_call_of_restart(&OTHERS);
+    each_call_of_uninstall(&OTHERS);
+}
+
+#[test]
+fn an_install_whose_call_of_launchctl_fails_is_an_error_or_made_good() {
+    for late in ["fault_late=0", "fault_late=1"] {
+        let Some(mac) = Mac::boot(&[late, "fault_code=150"]) else {
+            return;
+        };
+        mac.must_install(&[]);
+        for calls in 1.. {
+            let color = format!("COLOR={calls}");
+            mac.launchctl(&["simulate", &format!("fault_at={calls}")]);
+            let output = mac.install(&["--set", &color]);
+            let left = mac.launchctl(&["simulate", "left=fault_at"]);
+            mac.launchctl(&["simulate", "fault_at=0"]);
+            let said = all_of(&output);
+            assert!(
+                output.status.success() || said.contains("launch"),
+                "call {calls}: {said}"
+            );
+            mac.must_install(&["--set", &color]);
+            let environment = mac.server_environment("gui");
+            assert!(environment.contains(&color), "{calls}: {environment:?}");
+            assert!(mac.serves(), "{calls}");
+            if left.stdout != b"0" {
+                break;
+            }
         }
     }
 }

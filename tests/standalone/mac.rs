@@ -143,10 +143,10 @@ impl Mac {
         line?.parse().ok()
     }
 
-    /// The variables of the server behind the gateway.
-    pub fn server_environment(&self, domain: &str) -> Vec<String> {
+    /// The process of the server behind the gateway.
+    pub fn server(&self, domain: &str) -> String {
         let gateway = self.pid(domain).unwrap();
-        let server = wait::until("the gateway has a server", || {
+        wait::until("the gateway has a server", || {
             // Each thread has its own.
             let threads = std::fs::read_dir(format!("/proc/{gateway}/task")).ok()?;
             let children = threads
@@ -160,12 +160,28 @@ impl Mac {
                 words.is_ok_and(|words| words.contains("http.server"))
             })
             .map(str::to_owned)
-        });
+        })
+    }
+
+    /// The variables of that server.
+    pub fn server_environment(&self, domain: &str) -> Vec<String> {
+        let server = self.server(domain);
         let environment = std::fs::read(format!("/proc/{server}/environ")).unwrap();
         let variables = environment.split(|byte| *byte == 0);
         variables
             .map(|one| String::from_utf8_lossy(one).into_owned())
             .collect()
+    }
+
+    /// The socket that launchd holds, as descriptors are named in /proc.
+    pub fn listener(&self) -> String {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!(":{:04X}", self.port);
+        let mut rows = table
+            .lines()
+            .map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&port) && row[3] == "0A");
+        format!("socket:[{}]", row.unwrap()[9])
     }
 
     pub fn serves(&self) -> bool {

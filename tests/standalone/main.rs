@@ -42,6 +42,7 @@ mod launchd_daemons;
 mod launchd_doctor;
 mod launchd_gateway;
 mod launchd_jobs;
+mod launchd_update;
 mod leases;
 mod life;
 mod mac;

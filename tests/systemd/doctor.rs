@@ -17,7 +17,7 @@ const NOT_IN_A_BOX: [&str; 3] = ["inotify-limit", "program-version", "sidecar-fa
 
 /// Produced by tests of their own, below or of the programs alone: they need a user's manager, or a service that is ill for
 /// longer.
-const ELSEWHERE: [&str; 21] = [
+const ELSEWHERE: [&str; 23] = [
     "second-copy-refused",
     "manager-unreachable",
     "unit-linger",
@@ -39,6 +39,8 @@ const ELSEWHERE: [&str; 21] = [
     "job-unattended",
     "job-sockets",
     "job-log",
+    "job-identity",
+    "job-quarantine",
     "job-protected",
 ];
 

@@ -21,6 +21,7 @@ fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
         no_respawn: false,
         can_speak_mainpid: false,
         holder: false,
+        other_identity: false,
         drainers: 0,
         by_own_means: false,
         waits: false,
@@ -265,5 +266,27 @@ fn a_throttled_gateway_starts_its_sidecars_in_its_own_process_and_says_so() {
     );
     for asked in [fresh(waits), update(waits)] {
         assert!(refusal(asked).contains("`gatewayctl restart` starts them now"));
+    }
+}
+
+#[test]
+fn launchd_is_not_trusted_to_start_a_program_that_it_has_not_noted() {
+    let launchd = launchd();
+    let replaced = || StrategyFacts {
+        other_identity: true,
+        ..held(&launchd)
+    };
+    assert_eq!(strategy(held(&launchd)), Some(EXIT));
+    assert_eq!(strategy(replaced()), Some(IN_PROCESS));
+    assert_eq!(
+        strategy(with_mode(RestartMode::Exit, replaced())),
+        Some(IN_PROCESS)
+    );
+    for asked in [fresh(replaced()), update(replaced())] {
+        let refused = choose(&asked).unwrap_err();
+        assert!(
+            refused.why.contains("gatewayctl restart --force"),
+            "{refused}"
+        );
     }
 }

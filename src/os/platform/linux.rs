@@ -1,10 +1,10 @@
 //! Linux.
 #![allow(
     unsafe_code,
-    reason = "close_range, unshare, the send queue and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
+    reason = "getxattr, close_range, unshare, the send queue and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
 )]
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -20,6 +20,12 @@ use nix::sys::statfs::statfs;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Pid};
 use tokio::net::unix::pipe;
+
+/// Whether a file has an extended attribute.
+pub fn has_attribute(path: &CStr, name: &CStr) -> bool {
+    // SAFETY: both texts end with a zero, and no byte of the value is asked for.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
 
 /// A TCP socket, close-on-exec and non-blocking.
 pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {

@@ -5,10 +5,10 @@
 //! a sidecar does.
 #![allow(
     unsafe_code,
-    reason = "getdtablesize has no safe wrapper in nix, and descriptors come as bare numbers"
+    reason = "getxattr and getdtablesize have no safe wrapper in nix, and descriptors come as bare numbers"
 )]
 
-use std::ffi::{OsStr, c_int};
+use std::ffi::{CStr, OsStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
@@ -29,6 +29,12 @@ pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(fd)
+}
+
+/// Whether a file has an extended attribute.
+pub fn has_attribute(path: &CStr, name: &CStr) -> bool {
+    // SAFETY: both texts end with a zero, and no byte of the value is asked for.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0, 0, 0) >= 0 }
 }
 
 /// Nothing here drops a packet: who comes between the last look at the queue and the end is reset.

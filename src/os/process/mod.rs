@@ -32,7 +32,7 @@ pub use kernel::{
 pub use kernel::{arguments_in, group_in, stat_in};
 pub use key::ProcessKey;
 pub use pidfd::PidFd;
-pub use program::{before_replaced, can_replace, same_file};
+pub use program::{OwnProgram, before_replaced, can_replace, same_file};
 pub use stat::Stat;
 pub use tree::{ProcessTable, ancestors, children, dead_children, descendants, living_in_group};
 

@@ -38,6 +38,33 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
+/// The file of this process's own program, as it was when it was looked at.
+#[derive(Clone, Debug)]
+pub struct OwnProgram {
+    path: PathBuf,
+    /// Device, inode and time: a file that is written over keeps the first two.
+    file: (u64, u64, i64),
+}
+
+impl OwnProgram {
+    /// None where the system does not tell it.
+    pub fn look() -> Option<Self> {
+        let path = std::env::current_exe().ok()?;
+        let file = Self::file(&path)?;
+        Some(Self { path, file })
+    }
+
+    /// Whether its path does not lead to that file any more.
+    pub fn is_replaced(&self) -> bool {
+        Self::file(&self.path) != Some(self.file)
+    }
+
+    fn file(path: &Path) -> Option<(u64, u64, i64)> {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.mtime()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -236,8 +236,9 @@ impl LaunchdPlan {
             .map_err(|error| failed(&error))
     }
 
-    /// A job that is loaded stays, and keeps trying. Where launchd has not loaded it, the files are as they
-    /// were, and what ran before is loaded again.
+    /// A job that is loaded stays, and keeps trying; where it was to be loaded anew and was not, its record still
+    /// says so, and the next command does it. Where launchd has not loaded it, the files are as they were, and
+    /// what ran before is loaded again.
     async fn went_wrong(
         &self,
         error: ServiceError,
@@ -247,7 +248,6 @@ impl LaunchdPlan {
     ) -> ServiceError {
         let now = LaunchdJob::find(&self.service).await;
         if now.is_ok_and(|job| job.loaded.is_some()) {
-            let _ = JobRecord::of(&self.service).end();
             applied.keep();
             return error;
         }

@@ -239,6 +239,7 @@ fn launchd_s_own_word_counts_more_than_what_jobs_inherit() {
             domain: LaunchdDomain::Gui(501),
             pid,
             keep_alive: true,
+            is_pinned: false,
             throttle: std::time::Duration::from_secs(10),
             exit_timeout: None,
         })

@@ -2,7 +2,10 @@
 //! watches it. If anything goes wrong, the previous version is put back.
 
 mod candidate;
+mod job_update;
+mod load_anew;
 mod place;
+mod previous;
 mod running;
 mod watch;
 
@@ -12,7 +15,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::candidate::Candidate;
+use self::job_update::JobUpdate;
 use self::place::Placed;
+use self::previous::restart_into_previous;
 use self::running::RunningProgram;
 use crate::cli::args::UpdateArgs;
 use crate::cli::downtime_probe::Downtime;
@@ -21,7 +26,6 @@ use crate::cli::restart_report::{failed, verdict};
 use crate::cli::styled_line::Tone;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
 use crate::state::terms::cut_reason;
 use crate::text::shell;
@@ -108,7 +112,14 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
         });
         return Ok(Exit::Done);
     }
-    ctx.ui.progress(&format!("plan: {plan}; a fresh process takes the listeners over, and what goes wrong puts the previous one back"));
+    let job = JobUpdate::of(&running).await?;
+    let way = match &job {
+        Some(job) => job.plan(),
+        None => "a fresh process takes the listeners over",
+    };
+    ctx.ui.progress(&format!(
+        "plan: {plan}; {way}, and what goes wrong puts the previous one back"
+    ));
     let kept = running.pid.filter(|_| running.is_own);
     let placed = place::put(&candidate.file, &running.program, kept)?;
     let previous = placed.previous.display();
@@ -120,7 +131,16 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
         reason: Some(cut_reason(&format!("update to {to}"))),
         ..RestartParams::default()
     });
-    match take_over(ctx, &target, client, &before, &method).await {
+    let done = match &job {
+        Some(job) => job.carry_out(ctx, &target, client, &before, &method).await,
+        None => carry_out(ctx, &target, client, &before, &method).await,
+    };
+    let stays = async |done| watch_over(ctx, &target, &before, done).await;
+    let done = match done {
+        Ok(done) => stays(done).await,
+        Err(error) => Err(error),
+    };
+    match done {
         Ok((done, after)) => {
             let failed = failed(&method, &done.outcome);
             report(ctx, &before, &after, &candidate, &placed, &done, failed);
@@ -140,20 +160,18 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
             Err(error)
         }
         Err(ChangeError::Failed(error)) => {
-            Err(give_back(ctx, &target, &before, &placed, error).await)
+            Err(give_back(ctx, &target, &before, &placed, job.as_ref(), error).await)
         }
     }
 }
 
-/// Restarts into the new program and watches it.
-async fn take_over(
+/// Watches the new program.
+async fn watch_over(
     ctx: &Context,
     target: &Target,
-    client: Client,
     before: &Status,
-    method: &Method,
+    done: CompletedChange,
 ) -> Result<(CompletedChange, Status), ChangeError> {
-    let done = carry_out(ctx, target, client, before, method).await?;
     ctx.ui
         .progress(&format!("watching it for {} s", watch::STABLE.as_secs()));
     let after = tokio::select! {
@@ -210,6 +228,7 @@ async fn give_back(
     target: &Target,
     before: &Status,
     placed: &Placed,
+    job: Option<&JobUpdate>,
     mut error: CliError,
 ) -> CliError {
     error.exit = Exit::Failed;
@@ -222,46 +241,39 @@ async fn give_back(
     error.add_line(format!("the previous program is back in {program}"));
     ctx.ui
         .progress("the new program failed; the previous one is back in place");
-    let Some(now) = watch::answers(target).await else {
-        error.add_line("no gateway answers");
-        let help = [target.next("status"), target.next("restart")];
-        return error.with_help(help.join("\n"));
-    };
-    if now.pid == before.pid || placed.is_run_by(now.pid) {
+    let now = watch::answers(target).await;
+    if let Some(now) = &now
+        && (now.pid == before.pid || placed.is_run_by(now.pid))
+    {
         error.add_line(format!("pid {} runs it and serves", now.pid));
         return error;
     }
-    match restart_into_previous(ctx, target, &now).await {
+    let again = match (now, job) {
+        (None, None) => {
+            error.add_line("no gateway answers");
+            let help = [target.next("status"), target.next("restart")];
+            return error.with_help(help.join("\n"));
+        }
+        (Some(now), None) => {
+            let params = RestartParams {
+                fresh: true,
+                ..RestartParams::default()
+            };
+            restart_into_previous(ctx, target, &now, params).await
+        }
+        (now, Some(job)) => job.give_back(ctx, target, before, now).await,
+    };
+    match again {
         Ok(pid) => {
             error.add_line(format!("pid {pid} runs it and serves"));
             error
         }
         Err(second) => {
-            let (pid, why) = (now.pid, second.message);
-            error.add_line(format!("pid {pid} still runs the wrong one: {why}"));
-            error.with_help(target.next("restart --fresh"))
+            error.add_line(format!("the wrong one still runs: {}", second.message));
+            error.with_help(target.next(match job {
+                Some(_) => "restart --force",
+                None => "restart --fresh",
+            }))
         }
     }
-}
-
-/// Restarts the gateway of `now` into the program that is in place again, and returns the pid
-/// afterwards.
-async fn restart_into_previous(
-    ctx: &Context,
-    target: &Target,
-    now: &Status,
-) -> Result<u32, CliError> {
-    ctx.ui.progress(&format!(
-        "pid {} runs the wrong program; handing back",
-        now.pid
-    ));
-    let method = Method::Restart(RestartParams {
-        fresh: true,
-        reason: Some("the update failed: back to the previous program".into()),
-        ..RestartParams::default()
-    });
-    let client = target.connect().await?;
-    let done = carry_out(ctx, target, client, now, &method).await?;
-    let after = done.now.map(|after| after.pid);
-    Ok(done.outcome.pid.or(after).unwrap_or(now.pid))
 }

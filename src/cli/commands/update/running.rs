@@ -20,7 +20,7 @@ use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::os::credentials::Credentials;
 use crate::os::process;
-use crate::service::as_user;
+use crate::service::{Installed, as_user};
 
 /// The gateway that is updated.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct RunningProgram {
     /// run what it likes.
     pub is_own: bool,
     pub trial: Trial,
+    /// Its service, where it is one.
+    pub service: Option<Installed>,
 }
 
 /// How a new program is tried.
@@ -78,7 +80,8 @@ impl RunningProgram {
     ) -> Result<Self, CliError> {
         let instance = &target.instance;
         let refused = |why: String| Exit::Refused.error(why).and_line("nothing was changed");
-        let (program, trial) = match AnsweringGateway::identify(ctx, instance, peer).await {
+        let (program, trial, service) = match AnsweringGateway::identify(ctx, instance, peer).await
+        {
             AnsweringGateway::Service(unit, process) => {
                 let user = process.user.clone().ok_or_else(|| {
                     refused(format!("cannot tell which user {} runs as", unit.unit))
@@ -89,9 +92,9 @@ impl RunningProgram {
                     environment: Some(read_ones(process.environment)),
                     directory: Some(process.directory),
                 };
-                (process.program, trial)
+                (process.program, trial, Some(unit))
             }
-            AnsweringGateway::OfThisUser => (named(status)?, by_hand(peer, status)),
+            AnsweringGateway::OfThisUser => (named(status)?, by_hand(peer, status), None),
             AnsweringGateway::OfAnotherUser => {
                 let user = name(peer.uid);
                 let message = format!(
@@ -117,6 +120,7 @@ impl RunningProgram {
             pid: peer.pid(),
             is_own: peer.is_this_user(),
             trial,
+            service,
         })
     }
 }

@@ -60,6 +60,38 @@ pub(super) const CHECKS: &[Check] = &[
         ..Check::WARNING
     },
     Check {
+        code: "job-identity",
+        title: "launchd may refuse to start the program that is there now",
+        why: "launchd notes the identity of a program when it loads the job. It was \
+              replaced since, and the kernel may end the new one at each start, until \
+              launchd loads the job anew. What runs goes on, and restarts stay in its process.",
+        cure: "Run gatewayctl restart --force, which loads it anew. gatewayctl update does so by itself.",
+        judge: |facts| {
+            let job = facts.job.as_ref()?;
+            let survey = job.survey().filter(|survey| survey.is_refused)?;
+            let program = survey.program.as_ref()?.display().to_string();
+            let message = format!("{program} was replaced after launchd noted its identity");
+            Problem::at(&job.installed.unit, message, restart(facts))
+        },
+        ..Check::WARNING
+    },
+    Check {
+        code: "job-quarantine",
+        title: "macOS does not let launchd start the program",
+        why: "macOS marks what a browser or another application brought. launchd does not start a \
+              program with this mark: each start ends with code 78.",
+        cure: "Take the mark away, where you trust the program.",
+        judge: |facts| {
+            let job = facts.job.as_ref()?;
+            let survey = job.survey().filter(|survey| survey.is_quarantined)?;
+            let program = survey.program.as_ref()?;
+            let next = format!("xattr -d com.apple.quarantine {}", shell::word(program));
+            let message = format!("{} is in quarantine", program.display());
+            Problem::at(job.place(), message, command(next))
+        },
+        ..Check::ERROR
+    },
+    Check {
         code: "job-twice",
         title: "launchd has loaded the job twice",
         why: "The domain of the login at the screen and the one of all logins can both have it: \

@@ -21,6 +21,7 @@ fn unseen() -> RunningProgram {
         program: "/bin/sh".into(),
         pid: None,
         is_own: true,
+        service: None,
         trial: Trial {
             user: Credentials::of_this_process(),
             arguments: vec!["check".into()],

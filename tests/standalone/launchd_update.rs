@@ -1,0 +1,167 @@
+//! Another program for a job of launchd, and why one ended, with the simulator in `tests/launchd-sim`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use crate::launchd_doctor::found;
+use crate::launchd_gateway::under_load;
+use crate::mac::Mac;
+use crate::support::site::all_of;
+
+/// How long a front door is waited for that nobody says has failed.
+const NEXT_LIFE: Duration = Duration::from_secs(60);
+
+/// The two programs in a folder of their own, so that they may be replaced.
+struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    fn copy(mac: &Mac) -> Self {
+        let dir = mac.root().join("programs");
+        fs::create_dir_all(&dir).unwrap();
+        for (name, built) in [
+            ("gateway", env!("CARGO_BIN_EXE_gateway")),
+            ("gatewayctl", env!("CARGO_BIN_EXE_gatewayctl")),
+        ] {
+            fs::copy(built, dir.join(name)).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn gateway(&self) -> PathBuf {
+        self.dir.join("gateway")
+    }
+
+    /// Another version: its bytes differ.
+    fn next(&self) -> PathBuf {
+        let next = self.dir.join("next");
+        let mut bytes = fs::read(self.gateway()).unwrap();
+        bytes.extend(b"next");
+        fs::write(&next, bytes).unwrap();
+        fs::set_permissions(&next, fs::metadata(self.gateway()).unwrap().permissions()).unwrap();
+        next
+    }
+
+    fn ctl(&self, mac: &Mac, args: &[&str]) -> Output {
+        mac.run(&self.dir.join("gatewayctl"), &[&["--user"], args].concat())
+    }
+
+    fn must(&self, mac: &Mac, args: &[&str]) -> String {
+        let output = self.ctl(mac, args);
+        assert!(output.status.success(), "{args:?}: {}", all_of(&output));
+        all_of(&output)
+    }
+}
+
+fn runs(pid: i32, program: &Path) -> bool {
+    let facts = |path: &Path| {
+        fs::metadata(path)
+            .map(|facts| (facts.dev(), facts.ino()))
+            .ok()
+    };
+    facts(Path::new(&format!("/proc/{pid}/exe"))) == facts(program)
+}
+
+#[test]
+fn an_update_of_a_job_is_a_new_file_and_an_exit_and_no_client_is_refused() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    let programs = Programs::copy(&mac);
+    mac.install_by(|line| programs.must(&mac, line), &[]);
+    let before = mac.pid("gui").unwrap();
+    let next = programs.next();
+    let (failed, good) = under_load(mac.port, || {
+        let said = programs.must(&mac, &["update", next.to_str().unwrap()]);
+        assert!(said.contains("updated: gateway"), "{said}");
+    });
+    assert_eq!(failed, 0, "of {good}");
+    let after = mac.pid("gui").unwrap();
+    assert!(after != before && runs(after, &programs.gateway()));
+    assert_eq!(
+        fs::read(programs.gateway()).unwrap(),
+        fs::read(&next).unwrap()
+    );
+}
+
+/// launchd may start nothing but the program that it saw at the load: then it has to load the job anew.
+#[test]
+fn an_update_of_a_job_whose_identity_is_noted_loads_it_anew() {
+    for pinned in ["pinned=1", "pinned=2"] {
+        let Some(mac) = Mac::boot(&[pinned]) else {
+            return;
+        };
+        let programs = Programs::copy(&mac);
+        mac.install_by(|line| programs.must(&mac, line), &[]);
+        let before = mac.pid("gui").unwrap();
+        let next = programs.next();
+        let said = programs.must(&mac, &["update", next.to_str().unwrap()]);
+        assert!(said.contains("the job is loaded anew"), "{pinned}: {said}");
+        let after = mac.pid("gui").unwrap();
+        assert!(
+            after != before && runs(after, &programs.gateway()),
+            "{said}"
+        );
+
+        // Put in place by hand: the gateway does not exit into a start that is refused.
+        fs::rename(programs.next(), programs.gateway()).unwrap();
+        let status = programs.must(&mac, &["status"]);
+        assert!(
+            status.contains("in-process: the program was replaced"),
+            "{status}"
+        );
+        assert_eq!(found(&mac), ["job-identity"]);
+        let said = programs.must(&mac, &["restart"]);
+        assert!(said.contains("the job is loaded anew"), "{said}");
+        assert!(runs(mac.pid("gui").unwrap(), &programs.gateway()));
+        assert!(mac.serves() && found(&mac).is_empty());
+    }
+}
+
+/// It passes the checks and ends at once as a service.
+fn broken(programs: &Programs) -> PathBuf {
+    let file = programs.dir.join("broken");
+    let text = format!(
+        "#!/bin/sh\ncase $1 in --version|check) exec {} \"$@\";; esac\necho no >&2; exit 9\n",
+        env!("CARGO_BIN_EXE_gateway")
+    );
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(
+        &file,
+        fs::metadata(programs.gateway()).unwrap().permissions(),
+    )
+    .unwrap();
+    file
+}
+
+#[test]
+fn an_update_of_a_job_that_fails_is_taken_back() {
+    for pinned in ["pinned=0", "pinned=1"] {
+        let Some(mac) = Mac::boot(&[pinned]) else {
+            return;
+        };
+        let programs = Programs::copy(&mac);
+        mac.install_by(|line| programs.must(&mac, line), &[]);
+        let (before, text) = (
+            mac.pid("gui").unwrap(),
+            fs::read(programs.gateway()).unwrap(),
+        );
+        let file = broken(&programs);
+        let begun = Instant::now();
+        let output = programs.ctl(&mac, &["update", file.to_str().unwrap()]);
+        let said = all_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{pinned}: {said}");
+        assert!(said.contains("exited with code 9"), "{pinned}: {said}");
+        assert!(said.contains("runs it and serves"), "{pinned}: {said}");
+        assert!(fs::read(programs.gateway()).unwrap() == text, "{pinned}");
+        let after = mac.pid("gui").unwrap();
+        assert!(
+            after != before && runs(after, &programs.gateway()),
+            "{said}"
+        );
+        assert!(mac.serves());
+        assert!(begun.elapsed() < NEXT_LIFE, "{pinned}: {said}");
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::ended;
 use super::services;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
@@ -57,7 +58,11 @@ async fn without_service(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, C
             flags.instance.get_or_insert(target.instance);
         }
         Err(several) if several.exit == Exit::Usage => return Err(several),
-        Err(_) => {}
+        Err(_) => {
+            if let Some(ended) = ended::unnamed(ctx, env)? {
+                flags.instance = Some(ended.instance);
+            }
+        }
     }
     by_configuration(&flags, env)
 }
@@ -70,9 +75,10 @@ fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<AddressClaim, Cl
     let owner = std::fs::metadata(&paths.state)
         .map(|facts| facts.uid())
         .ok();
-    // The record of a gateway that runs or hangs is right: its flags may differ from the file.
+    // The record of a gateway that runs or hangs is right: its flags may differ from the file. Of one that
+    // has ended, it says what the gateway had; a file says what the next start needs.
     let recorded = Owner::read(&paths.state)
-        .filter(|owner| owner.lives() != Some(false))
+        .filter(|owner| owner.lives() != Some(false) || loaded.path.is_none())
         .map(|owner| parsed(&owner.listeners))
         .filter(|listen| !listen.is_empty());
     Ok(AddressClaim {

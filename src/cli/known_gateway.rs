@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
+use super::ended;
 use super::services;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
@@ -60,6 +61,13 @@ impl KnownGateway {
             matches!(&known.status, Some(status) if !status.supervisor.is_service_manager());
         if !by_hand {
             known.unit = services::select(ctx, &env, name.as_deref())?;
+        }
+        if known.unit.is_none()
+            && known.silent.is_some()
+            && name.is_none()
+            && let Some(ended) = ended::unnamed(ctx, &env)?
+        {
+            name = Some(ended.instance);
         }
         if let Some(name) = known
             .unit

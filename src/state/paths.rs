@@ -75,6 +75,33 @@ impl Paths {
         ]
     }
 
+    /// The instances that have a state directory in the user's place, each with it.
+    pub fn states(env: &Env<'_>) -> Vec<(String, PathBuf)> {
+        let root = user_states(env);
+        let mut found: Vec<_> = instances_in(&root)
+            .map(|name| (name.clone(), root.join(name)))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// The directories in which a gateway that is started makes one of its own, with its control socket
+    /// in it.
+    pub fn instance_roots(env: &Env<'_>, scope: Option<Scope>) -> Vec<PathBuf> {
+        roots(env, scope).into_iter().map(|root| root.dir).collect()
+    }
+
+    /// Where control sockets of the instances are or will be that have a directory in those.
+    pub fn expected(env: &Env<'_>, scope: Option<Scope>) -> Vec<PathBuf> {
+        let roots = roots(env, scope).into_iter();
+        roots
+            .flat_map(|root| {
+                let names: Vec<String> = instances_in(&root.dir).collect();
+                names.into_iter().map(move |name| root.socket(&name))
+            })
+            .collect()
+    }
+
     /// Every place where a control socket of `instance` may be, the likeliest first; without a
     /// scope, of both.
     pub fn candidates(env: &Env<'_>, instance: &str, scope: Option<Scope>) -> Vec<PathBuf> {
@@ -107,19 +134,23 @@ impl Paths {
     fn in_roots(roots: Vec<Root>) -> Vec<(String, PathBuf)> {
         let mut found = BTreeSet::new();
         for root in roots {
-            for entry in std::fs::read_dir(&root.dir).into_iter().flatten().flatten() {
-                let name = entry.file_name().into_string().ok();
-                // Whoever may make a directory there chooses its name.
-                if let Some(name) = name.filter(|name| check_instance(name).is_ok()) {
-                    let socket = root.socket(&name);
-                    if socket.exists() {
-                        found.insert((name, socket));
-                    }
+            for name in instances_in(&root.dir) {
+                let socket = root.socket(&name);
+                if socket.exists() {
+                    found.insert((name, socket));
                 }
             }
         }
         found.into_iter().collect()
     }
+}
+
+/// The names in a directory that has a directory for each instance. Whoever may make one there chooses
+/// its name.
+fn instances_in(dir: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| check_instance(name).is_ok())
 }
 
 words! {

@@ -16,6 +16,7 @@ mod delivery;
 mod demo;
 mod deploy_by_link;
 mod down_server;
+mod ended;
 mod env_file;
 mod exclusive;
 mod exclusive_streams;

@@ -29,7 +29,7 @@ Examples:
 ///
 /// gatewayctl speaks to a running gateway over its control socket, and to the service manager about
 /// an installed one. Without --instance it acts on the only gateway; with several it lists them and
-/// exits 2.
+/// exits 2. Where none runs, why, history, logs and clean are about the only one that has ended.
 ///
 /// --state-dir and --config, like $GATEWAY_STATE_DIR and $GATEWAY_CONFIG, name a gateway by its files:
 /// then no command means an installed one, and install, uninstall and start exit 2.
@@ -170,7 +170,7 @@ pub enum CtlCommand {
     /// Show the output of a gateway and its sidecars
     ///
     /// That of a service is in the journal. That of a gateway which was started by hand is where it was
-    /// sent: on its terminal, or in a file, which is shown. With --json, the journal is one JSON object a
+    /// sent: on its terminal, or in a file, which is shown, also when it has ended. With --json, the journal is one JSON object a
     /// line, a file one object with the last lines; where nothing keeps the output, that is an error.
     Logs(LogsArgs),
     /// Check, show or create a configuration

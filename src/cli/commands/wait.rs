@@ -1,6 +1,7 @@
 //! `gatewayctl wait`: for scripts that go on when a gateway is ready, gone, or off its port.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,8 +108,9 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
 async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
     let env = Env::real();
     loop {
-        let paths = target::expected(&ctx.global, &env);
-        let watch = watching(&paths).map_err(|error| {
+        let places = target::expected(&ctx.global, &env);
+        let paths = &places.sockets;
+        let watch = watching(paths, &places.roots).map_err(|error| {
             cannot_watch(error).with_help("sysctl fs.inotify.max_user_instances")
         })?;
         match Target::find(&ctx.global, &env) {
@@ -118,7 +120,7 @@ async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliErro
                 }
             }
             Err(error) if error.exit == Exit::NotRunning => {
-                changed(&watch, &paths).await.map_err(cannot_watch)?;
+                changed(&watch, paths).await.map_err(cannot_watch)?;
             }
             Err(error) => return Err(error),
         }
@@ -209,15 +211,16 @@ fn is_free(listen: &Listen) -> Result<bool, CliError> {
     })
 }
 
-/// Watches the directories of `paths`; if one does not exist, the nearest one above it that does.
+/// Watches the directories of `paths`, and `dirs`; if one does not exist, the nearest one above it that
+/// does.
 ///
 /// # Errors
 /// When the system has no watches left (on Linux: fs.inotify.max_user_instances).
-fn watching(paths: &[PathBuf]) -> io::Result<Watcher> {
-    Watcher::new(paths.iter().filter_map(|path| {
-        let mut above = path.ancestors().skip(1);
-        above.find(|dir| dir.is_dir())
-    }))
+fn watching(paths: &[PathBuf], dirs: &[PathBuf]) -> io::Result<Watcher> {
+    let above = paths.iter().filter_map(|path| path.parent());
+    let dirs = above.chain(dirs.iter().map(PathBuf::as_path));
+    let there = dirs.filter_map(|dir| dir.ancestors().find(|dir| dir.is_dir()));
+    Watcher::new(there.collect::<BTreeSet<_>>().into_iter())
 }
 
 /// Returns when something changed in the watched directories.
@@ -281,7 +284,7 @@ mod tests {
             std::fs::write(maker, "").unwrap();
         });
         loop {
-            let watch = watching(std::slice::from_ref(&path)).unwrap();
+            let watch = watching(std::slice::from_ref(&path), &[]).unwrap();
             if path.exists() {
                 break;
             }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::selection::{named_state_dir, scope};
 use crate::cli::args::Global;
+use crate::cli::ended;
 use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::service::{self, Rights};
@@ -36,7 +37,15 @@ pub fn not_running(
             "gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"
         ),
     };
-    if is_installed || ran {
+    let ended = match name {
+        None if !is_installed && ended::is_unnamed(global, env) => ended::all(env),
+        _ => Vec::new(),
+    };
+    if let [last, others @ ..] = &ended[..] {
+        let (name, flag) = (&last.instance, format!(" --instance {}", last.instance));
+        let flag = if others.is_empty() { "" } else { &flag };
+        help = format!("gatewayctl why{flag}   (how {name} ended)\n{help}");
+    } else if is_installed || ran {
         help = format!("gatewayctl why{flag}   (how it ended)\n{help}");
     } else if let Some(name) = name {
         let names = installed.iter().map(|unit| unit.instance.clone());

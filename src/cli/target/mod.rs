@@ -431,16 +431,29 @@ fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
     found
 }
 
-/// Where the control socket of the selected gateway will be when it runs: for waiting.
-pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
+/// Where the control socket of the selected gateway will be when it runs: for waiting. Where none is
+/// named, it may be in a directory that is not there yet, too.
+#[derive(Debug)]
+pub struct ExpectedPlaces {
+    pub sockets: Vec<PathBuf>,
+    /// The directories in which that directory is made.
+    pub roots: Vec<PathBuf>,
+}
+
+/// See [`ExpectedPlaces`].
+pub fn expected(global: &Global, env: &Env<'_>) -> ExpectedPlaces {
     let hints = Hints::read(global, env);
-    let mut paths = if hints.by_path && hints.state_dir.is_some() {
-        Vec::new()
-    } else {
-        Paths::candidates(env, hints.name_or_default(), scope(global))
-    };
-    paths.extend(hints.state_dir.map(|dir| Paths::in_state_dir(&dir).control));
-    paths
+    let scope = scope(global);
+    let (mut sockets, mut roots) = (Vec::new(), Vec::new());
+    if !(hints.by_path && hints.state_dir.is_some()) {
+        sockets = Paths::candidates(env, hints.name_or_default(), scope);
+        if hints.name.is_none() {
+            sockets.extend(Paths::expected(env, scope));
+            roots = Paths::instance_roots(env, scope);
+        }
+    }
+    sockets.extend(hints.state_dir.map(|dir| Paths::in_state_dir(&dir).control));
+    ExpectedPlaces { sockets, roots }
 }
 
 /// The gateways of [`all`] that answer.

@@ -17,6 +17,7 @@ use crate::state::owner::{self, Drainer, Owner};
 use crate::state::paths::Paths;
 use crate::state::private_dir::{self, NotPrivate};
 use crate::state::untrusted_file;
+use crate::text::log;
 
 /// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
 /// it opens its sockets and writes the record.
@@ -169,6 +170,7 @@ pub fn of_this_process(
         listeners,
         command: fingerprint(&loaded.config),
         directory: directory(&loaded.config),
+        output: log::destination(),
     }
 }
 

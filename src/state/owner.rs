@@ -1,7 +1,7 @@
 //! `owner.json`: who holds the lock, for people and for gatewayctl.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -45,6 +45,9 @@ pub struct Owner {
     /// another server elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// Where its log goes: a file, or a terminal. None where that has no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PathBuf>,
 }
 
 /// A predecessor that handed over and finishes its work.
@@ -132,6 +135,7 @@ mod tests {
             listeners: vec![],
             command: String::new(),
             directory: None,
+            output: None,
         }
     }
 

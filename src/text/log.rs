@@ -233,6 +233,15 @@ pub fn file_variable() -> Option<(&'static str, PathBuf)> {
     Some((FILE_VARIABLE, file.path().to_owned()))
 }
 
+/// Where standard error leads to, for somebody who looks for it later: the file, or the terminal.
+pub fn destination() -> Option<PathBuf> {
+    if let Some((_, file)) = file_variable() {
+        return Some(file);
+    }
+    let device = std::fs::read_link("/proc/self/fd/2").ok()?;
+    device.starts_with("/dev").then_some(device)
+}
+
 /// Writes in one piece, so that lines of several threads do not mix. There is no place to report an
 /// error.
 fn print(line: &str) {

@@ -249,6 +249,7 @@ fn record_of_a_stranger(state: &Path) {
         listeners: vec!["127.0.0.1:1".into()],
         command: "x".into(),
         directory: None,
+        output: None,
     };
     owner.write(state).unwrap();
 }

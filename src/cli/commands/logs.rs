@@ -1,6 +1,8 @@
 //! `gatewayctl logs`: the journal of an installed gateway, or the file that another one prints to;
 //! else where its output goes.
 
+mod ended;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::LogsArgs;
+use crate::cli::ended as gone;
 use crate::cli::log_tail::LogTail;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
@@ -79,6 +82,9 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         return log_of_job(ctx, &job, args).await;
     }
     let Some((peer, status)) = running else {
+        if let Some(ended) = gone::meant(ctx, &env)? {
+            return ended::logs(ctx, &ended, args).await;
+        }
         return Err(found
             .err()
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));

@@ -121,6 +121,7 @@ mod tests {
             listeners: Vec::new(),
             command: String::new(),
             directory: None,
+            output: None,
         };
         owner.write(dir.path()).unwrap();
         let history = History::open(dir.path());

@@ -198,6 +198,7 @@ impl<'a> Running<'a> {
                 listeners: vec![],
                 command: String::new(),
                 directory: None,
+                output: None,
             };
             owner.write(&state).unwrap();
         }

@@ -213,6 +213,7 @@ fn without_a_service_manager_the_history_tells() {
         listeners: vec![],
         command: String::new(),
         directory: None,
+        output: None,
     };
     let silent = EndEvidence {
         owner: Some((owner, true)),

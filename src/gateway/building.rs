@@ -83,7 +83,7 @@ pub enum BuildError {
         name: String,
         failure: Arc<SidecarFailure>,
     },
-    /// It ended by itself while another copy ran.
+    /// It ended by itself while another copy ran, and that may be why.
     #[error("sidecar {name} {}{}\n  = it ended while the copy before it still ran: {EXCLUSIVE}", failure.cause, last_words(failure))]
     Beside {
         name: String,
@@ -224,7 +224,7 @@ impl BuildPlan {
                 Ok(())
             }
             Err(_) if self.persist => Ok(()),
-            Err(failure) if failure.exited && self.runs_beside(slot) => {
+            Err(failure) if failure.may_blame_another() && self.runs_beside(slot) => {
                 Err(BuildError::Beside { name, failure })
             }
             Err(failure) => Err(BuildError::Sidecar { name, failure }),

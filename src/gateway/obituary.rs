@@ -47,9 +47,10 @@ impl Obituary {
         what + &words + &advice
     }
 
-    /// Whether it ended by itself: perhaps because another copy ran.
+    /// Whether it may have ended because another copy ran.
     pub fn is_refusal(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.exited)
+        let failure = self.failure.as_ref();
+        failure.is_some_and(SidecarFailure::may_blame_another)
     }
 }
 
@@ -109,15 +110,20 @@ mod tests {
             failure: Some(SidecarFailure {
                 cause: "exited with code 9".into(),
                 exited,
-                last_words: vec!["locked".into()],
+                last_words: vec!["database is locked".into()],
             }),
         };
         let text = obituary(true).why();
         assert!(
-            text.contains("still ran\n  | locked\n  = if two copies must not run"),
+            text.contains("still ran\n  | database is locked\n  = if two copies must not run"),
             "{text}"
         );
-        let text = obituary(false).why();
-        assert!(!text.contains("--exclusive"), "{text}");
+        let mut broken = obituary(true);
+        if let Some(failure) = &mut broken.failure {
+            failure.last_words = vec!["no such module".into()];
+        }
+        for text in [obituary(false).why(), broken.why()] {
+            assert!(!text.contains("--exclusive"), "{text}");
+        }
     }
 }

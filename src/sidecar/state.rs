@@ -17,6 +17,7 @@ use crate::config::SidecarSpec;
 use crate::os::port::Server;
 use crate::proxy::OtherProtocol;
 use crate::state::terms::SidecarStanding;
+use crate::text::last_words;
 use crate::text::redact::Redactor;
 
 /// What a start needs.
@@ -121,4 +122,11 @@ pub struct SidecarFailure {
     pub exited: bool,
     /// What it printed last.
     pub last_words: Vec<String>,
+}
+
+impl SidecarFailure {
+    /// Whether a copy of it that ran may be why it ended: by itself, without a word of another reason.
+    pub fn may_blame_another(&self) -> bool {
+        self.exited && last_words::may_blame_another(&self.last_words)
+    }
 }

@@ -41,6 +41,46 @@ pub fn telling(lines: &[String]) -> Vec<String> {
     last
 }
 
+/// Words of a program that ended because another one has what it needs: its address, its lock, its place.
+const OF_ANOTHER: [&str; 26] = [
+    "address already in use",
+    "address in use",
+    "eaddrinuse",
+    "port already in use",
+    "already in use",
+    "is in use",
+    "already running",
+    "already started",
+    "already listening",
+    "another process",
+    "another instance",
+    "another copy",
+    "another server",
+    "another gateway",
+    "another program",
+    "is locked",
+    "was locked",
+    "been locked",
+    "already locked",
+    "locked by",
+    "lock file",
+    "a lock",
+    "the lock",
+    "not lock",
+    "resource temporarily unavailable",
+    "device or resource busy",
+];
+
+/// Whether a program that ended while a copy of it ran says that this is why. One that says nothing does
+/// not say that it is not.
+pub fn may_blame_another(lines: &[String]) -> bool {
+    let blames = |line: &String| {
+        let line = line.to_lowercase();
+        OF_ANOTHER.iter().any(|words| line.contains(words))
+    };
+    lines.iter().all(|line| line.trim().is_empty()) || lines.iter().any(blames)
+}
+
 /// Whether a line is the first of an error: `TypeError [ERR_X]: …`, `json.JSONDecodeError: …`,
 /// `Caused by: java.io.IOException: …`, `thread 'main' panicked at …`.
 fn begins_error(line: &str) -> bool {
@@ -103,6 +143,34 @@ mod tests {
 
     fn of(text: &str) -> Vec<String> {
         telling(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn only_words_of_another_copy_blame_one() {
+        let blames = |text: &str| {
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            may_blame_another(&lines)
+        };
+        for text in [
+            "",
+            "Error: listen EADDRINUSE: address already in use 127.0.0.1:3000",
+            "OSError: [Errno 98] Address already in use",
+            "sqlite3.OperationalError: database is locked",
+            "Gateway already running locally (pid 7)",
+            "FATAL:  lock file \"postmaster.pid\" already exists",
+            "could not lock /var/lib/x",
+            "BlockingIOError: [Errno 11] Resource temporarily unavailable",
+        ] {
+            assert!(blames(text), "{text}");
+        }
+        for text in [
+            "ModuleNotFoundError: No module named 'app'",
+            "the new version is broken",
+            "SyntaxError: Unexpected token in block, see package-lock.json",
+            "Error: clock skew\n    at deadlock (x.js:1)",
+        ] {
+            assert!(!blames(text), "{text}");
+        }
     }
 
     #[test]

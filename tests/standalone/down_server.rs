@@ -9,13 +9,14 @@ use nix::unistd::Pid;
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::servers;
 
-/// The Node server, unless the file `ill` is there: then it says why it does not start.
+/// The Node server, unless the file `ill` is there: then it says what that says, and ends.
 fn start(dir: &Path, flags: &[&str]) -> Option<Gateway> {
     if !servers::have("node") {
         return None;
     }
     let script = format!(
-        "[ ! -e '{}/ill' ] || {{ echo no such module; exit 4; }}; exec \"$@\"",
+        "[ ! -e '{}/ill' ] || {{ cat '{}/ill'; exit 4; }}; exec \"$@\"",
+        dir.display(),
         dir.display()
     );
     let shell = ["sh", "-c", &script, "sh"].map(str::to_owned);
@@ -26,7 +27,7 @@ fn start(dir: &Path, flags: &[&str]) -> Option<Gateway> {
 
 /// Kills the server, which does not start again.
 fn break_it(gateway: &Gateway, dir: &Path) {
-    fs::write(dir.join("ill"), "").unwrap();
+    fs::write(dir.join("ill"), "no such module\n").unwrap();
     let pid = gateway.sidecar_pid("main");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
     gateway.wait_status("it is down", |status| {
@@ -69,6 +70,29 @@ fn a_restart_of_a_server_that_is_down_does_not_say_that_there_was_no_downtime() 
         // Of a server that was up, it is counted as ever.
         let text = said(&gateway.restart());
         assert!(text.contains("downtime 0 ms"), "{text}");
+    }
+}
+
+#[test]
+fn a_broken_new_version_is_not_told_to_run_alone_and_one_in_whose_way_another_copy_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(gateway) = start(dir.path(), &[]) else {
+        return;
+    };
+    let ill = dir.path().join("ill");
+    for (words, is_told) in [
+        ("no such module", false),
+        ("Error: listen EADDRINUSE: address already in use", true),
+        ("sqlite3.OperationalError: database is locked", true),
+        ("", true),
+    ] {
+        fs::write(&ill, words).unwrap();
+        let text = said(&gateway.ctl(["restart"]));
+        assert!(
+            text.contains("exited with code 4") && text.contains(words),
+            "{text}"
+        );
+        assert_eq!(text.contains("--exclusive"), is_told, "{text}");
     }
 }
 

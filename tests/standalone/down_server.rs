@@ -74,6 +74,41 @@ fn a_restart_of_a_server_that_is_down_does_not_say_that_there_was_no_downtime() 
 }
 
 #[test]
+fn why_of_a_crash_loop_has_the_last_words_of_the_server_and_the_next_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(gateway) = start(dir.path(), &[]) else {
+        return;
+    };
+    break_it(&gateway, dir.path());
+    gateway.wait_status("its last start failed", |status| {
+        let words = &status["sidecars"][0]["lastWords"];
+        words
+            .as_array()
+            .is_some_and(|lines| lines[0] == "no such module")
+    });
+    let text = said(&gateway.ctl(["why"]));
+    let state = format!(" --state-dir {}", gateway.state_dir().display());
+    for words in [
+        "exited with code 4".to_owned(),
+        "\n  | no such module\n".to_owned(),
+        format!("next: gatewayctl logs --sidecar main{state}\n"),
+        format!("next: gatewayctl restart{state}   (starts it now, when it is mended)"),
+    ] {
+        assert!(text.contains(&words), "no `{words}`: {text}");
+    }
+    let status = said(&gateway.ctl(["status"]));
+    assert!(status.contains("| no such module"), "{status}");
+    fs::remove_file(dir.path().join("ill")).unwrap();
+    gateway.restart();
+    // Where all is well there is nothing to do.
+    let text = said(&gateway.ctl(["why"]));
+    assert!(
+        !text.contains("next:") && !text.contains("no such module"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_broken_new_version_is_not_told_to_run_alone_and_one_in_whose_way_another_copy_is() {
     let dir = tempfile::tempdir().unwrap();
     let Some(gateway) = start(dir.path(), &[]) else {

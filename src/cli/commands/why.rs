@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::known_gateway::KnownGateway;
 use crate::cli::styled_line::{StyledLine, Tone};
-use crate::cli::{CliError, Context, Exit};
+use crate::cli::{CliError, Context, Exit, target};
 use crate::diagnose::why::{self, EndCause, EndEvidence, EvidenceLine};
 use crate::text::redact::Redactor;
 
@@ -36,6 +36,12 @@ pub struct WhyReport {
     pub down_ms: Option<u64>,
     /// Whether it is running now.
     pub running: bool,
+    /// What the server printed last that the cause is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
+    /// The next commands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
     /// What the cause follows from.
     pub evidence: Vec<EvidenceLine>,
 }
@@ -69,7 +75,15 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
             ..line
         })
         .collect();
-    show(ctx, &sentence, &lines, now);
+    let last_words = why::last_words(&evidence, &diagnosis.cause);
+    let last_words: Vec<String> = last_words.iter().map(|line| redactor.text(line)).collect();
+    let flags = target::naming_flags(&ctx.global);
+    let next = why::next_commands(&evidence, &diagnosis.cause);
+    let next: Vec<String> = next.iter().map(|next| next.line(&flags)).collect();
+    ctx.ui.say(ctx.ui.paint(&sentence, Tone::Strong));
+    ctx.ui.say_all("  | ", &last_words);
+    show(ctx, &lines, now);
+    ctx.ui.say_all("  next: ", &next);
     let down = diagnosis
         .at
         .zip(diagnosis.restarted_at)
@@ -84,13 +98,14 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
         down_ms: down.map(|(at, again)| why::millis_between(at, again)),
         running: evidence.is_running(),
         cause: diagnosis.cause,
+        last_words,
+        next,
         evidence: lines,
     });
     Ok(Exit::Done)
 }
 
-fn show(ctx: &Context, sentence: &str, lines: &[EvidenceLine], now: Timestamp) {
-    ctx.ui.say(ctx.ui.paint(sentence, Tone::Strong));
+fn show(ctx: &Context, lines: &[EvidenceLine], now: Timestamp) {
     for line in lines {
         let at = line.at.as_ref().and_then(|at| at.parse().ok());
         let at = at.map_or(String::new(), |at| why::clock(at, now));

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 pub use self::selection::{
-    config_path, named_by_path, named_config, named_state_dir, naming_config, of_service,
-    overrides, scope, wanted_name,
+    config_path, named_by_path, named_config, named_state_dir, naming_config, naming_flags,
+    of_service, overrides, scope, wanted_name,
 };
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit};

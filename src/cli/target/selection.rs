@@ -6,6 +6,7 @@ use crate::cli::args::Global;
 use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
 use crate::service::Installed;
 use crate::state::paths::Scope;
+use crate::text::shell;
 
 /// The scope that the flags name.
 pub fn scope(global: &Global) -> Option<Scope> {
@@ -24,6 +25,31 @@ pub fn of_service(global: &Global, unit: &Installed) -> Global {
         user: unit.scope == Scope::User,
         ..global.clone()
     }
+}
+
+/// The flags that name the gateway, with a blank before each, as they were given: for the next command in
+/// messages.
+pub fn naming_flags(global: &Global) -> String {
+    let path = |flag: &str, path: &Option<PathBuf>| {
+        let path = path
+            .as_ref()
+            .map(|path| format!(" {flag} {}", shell::word(path)));
+        path.unwrap_or_default()
+    };
+    let name = global.instance.as_ref();
+    let name = name.map(|name| format!(" --instance {}", shell::word(name)));
+    let scope = match scope(global) {
+        Some(Scope::System) => " --system",
+        Some(Scope::User) => " --user",
+        None => "",
+    };
+    [
+        name.unwrap_or_default(),
+        scope.to_owned(),
+        path("--config", &global.config),
+        path("--state-dir", &global.state_dir),
+    ]
+    .concat()
 }
 
 /// The flags as `gateway run` takes them, with the configuration file of the scope.

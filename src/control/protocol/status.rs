@@ -193,6 +193,9 @@ pub struct SidecarStatus {
     /// When that was, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_death_at: Option<String>,
+    /// What it printed last, the oldest line first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
     /// Whether it ended unplanned again and again, and has not been ready for ten minutes since.
     #[serde(default)]
     pub failing: bool,

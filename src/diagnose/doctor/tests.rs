@@ -70,6 +70,7 @@ fn findings_that_no_box_can_produce() {
         restarts: 6,
         last_death: Some("it was ended by SIGKILL".into()),
         last_death_at: None,
+        last_words: vec![],
         failing: true,
         refused_copies: 0,
         memory_bytes: None,

@@ -244,6 +244,9 @@ fn sidecar_status(
         last_death_at: (sidecar.last_death_age())
             .and_then(|age| Timestamp::now().checked_sub(age).ok())
             .map(|at| at.to_string()),
+        last_words: (sidecar.last_failure())
+            .map(|failure| failure.last_words.clone())
+            .unwrap_or_default(),
         failing: sidecar.failing().is_some(),
         refused_copies,
         memory_bytes: None,

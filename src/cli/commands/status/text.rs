@@ -8,7 +8,7 @@ use crate::cli::restart_report::draining;
 use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::unapplied::way;
 use crate::cli::{Exit, Ui};
-use crate::control::protocol::{RecoveryRung, Stage, Status};
+use crate::control::protocol::{RecoveryRung, SidecarStateName, Stage, Status};
 use crate::service::UnappliedFile;
 use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, mebibytes, padded, span};
@@ -103,6 +103,10 @@ impl StatusText<'_> {
             self.line("sidecar", &text);
             if let Some(cause) = &sidecar.cause {
                 self.line("", cause);
+                let is_down = sidecar.state != SidecarStateName::Ready;
+                for words in sidecar.last_words.iter().filter(|_| is_down) {
+                    self.line("", &format!("| {words}"));
+                }
             } else if let Some(death) = &sidecar.last_death {
                 self.line("", &format!("before, it {death}"));
             }
@@ -265,6 +269,7 @@ mod tests {
             restarts: 0,
             last_death: None,
             last_death_at: None,
+            last_words: vec![],
             failing: false,
             refused_copies: 0,
             memory_bytes: Some(84 * 1024 * 1024),

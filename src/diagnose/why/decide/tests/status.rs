@@ -84,6 +84,7 @@ fn a_sidecar_that_ended() {
         restarts: 1,
         last_death: None,
         last_death_at: None,
+        last_words: vec![],
         failing: false,
         refused_copies: 0,
         memory_bytes: None,

@@ -319,8 +319,6 @@ pub struct BuildSource {
     pub material: Material,
     /// Reports the progress to the client that requested the build.
     pub report: Reporter,
-    /// A reload that found nothing to do.
-    pub unchanged: bool,
 }
 
 /// What comes of a build.

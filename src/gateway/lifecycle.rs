@@ -42,7 +42,7 @@ pub struct Lifecycle {
     phase: Phase,
     /// The number of the generation that serves; 0 before the first.
     current: u64,
-    /// The highest number given so far: numbers are never used twice.
+    /// The highest number given so far: no two generations ever have the same.
     last: u64,
     /// Whether another process has the service until it hands over.
     candidate: bool,
@@ -146,6 +146,7 @@ impl Lifecycle {
             Event::End { budget, limit } => self.end(budget, limit.map(|limit| now + limit)),
             Event::Built(generation) => self.built(generation),
             Event::Broken(generation, why) => self.broken(generation, &why, now),
+            Event::Unchanged(generation) => self.unchanged(generation),
             Event::SuccessorReady(generation) => self.successor_ready(generation),
             Event::SuccessorServes { generation, limit } => {
                 self.successor_serves(generation, limit.map(|limit| now + limit))
@@ -262,6 +263,23 @@ impl Lifecycle {
                 actions
             }
             Phase::Building(build) if build.generation == generation => self.failed(build, failed),
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The one that serves is what was asked for. Nobody has seen the other number, so it is given again.
+    fn unchanged(&mut self, generation: u64) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Building(mut build) if build.generation == generation => {
+                self.last = self.last.min(generation - 1);
+                build.generation = self.current;
+                let mut actions = build.done();
+                actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
+                actions
+            }
             other => {
                 self.phase = other;
                 Vec::new()

@@ -92,6 +92,7 @@ fn a_gateway_called_after_its_port_keeps_port_and_server_at_reload_and_restart()
 
     let reloaded = gateway.must(&["reload"]);
     assert!(reloaded.contains("nothing to do"), "{reloaded}");
+    assert_eq!(gateway.status()["generation"], 1, "nothing was built");
     for restart in [&["restart"][..], &["restart", "--fresh"]] {
         gateway.must(restart);
         gateway.serves(first);

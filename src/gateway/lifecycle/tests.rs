@@ -220,6 +220,38 @@ fn a_generation_that_dies_while_the_one_before_lives_gives_the_service_back() {
     assert_eq!(late.step(Event::ServingDied(4), NOW), [], "nothing is left");
 }
 
+#[test]
+fn a_reload_that_finds_nothing_to_do_takes_no_number() {
+    let (mut machine, _) = Lifecycle::start(StartMode::First(Fallback::End));
+    machine.step(Event::Built(1), NOW);
+    machine.step(ask("a", RequestKind::Reload), NOW);
+    machine.step(ask("b", RequestKind::Restart), NOW);
+    let actions = machine.step(Event::Unchanged(2), NOW);
+    assert_eq!(
+        actions[0],
+        answer("a".to_owned(), RequestVerdict::Done(1)),
+        "{actions:?}"
+    );
+    assert!(
+        matches!(
+            &actions[1],
+            Action::Build {
+                generation: 2,
+                kind: RequestKind::Restart,
+                ..
+            }
+        ),
+        "{actions:?}"
+    );
+    machine.step(Event::Built(2), NOW);
+    assert_eq!(machine.current(), 2);
+    assert_eq!(
+        machine.step(Event::Unchanged(2), NOW),
+        [],
+        "nothing is built"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Restart,
@@ -227,6 +259,7 @@ enum Input {
     Stop(bool),
     Built(u64),
     Broken(u64),
+    Unchanged(u64),
     Quiet,
     Died,
     Gone,
@@ -240,6 +273,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => any::<bool>().prop_map(Input::Stop),
         4 => (0u64..3).prop_map(Input::Built),
         2 => (0u64..3).prop_map(Input::Broken),
+        2 => (0u64..3).prop_map(Input::Unchanged),
         1 => Just(Input::Quiet),
         2 => Just(Input::Died),
         1 => Just(Input::Gone),
@@ -308,6 +342,13 @@ proptest! {
                     let generation = (machine.last + 1).saturating_sub(offset);
                     if building == Some(generation) { building = None; }
                     Event::Broken(generation, "no".into())
+                }
+                Input::Unchanged(offset) => {
+                    let generation = (machine.last + 1).saturating_sub(offset);
+                    if building == Some(generation) && matches!(machine.phase(), Phase::Building(_)) {
+                        building = None;
+                    }
+                    Event::Unchanged(generation)
                 }
                 Input::Quiet => Event::Quiet,
                 Input::Died => Event::ServingDied(machine.current()),

@@ -177,6 +177,8 @@ pub enum Event {
     /// The generation under construction can serve.
     Built(u64),
     Broken(u64, String),
+    /// The generation under construction would be the one that serves: there is nothing to build.
+    Unchanged(u64),
     /// A stop or an end finished all there was.
     Quiet,
     /// The same, but work had to be cut.

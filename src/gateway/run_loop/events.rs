@@ -126,10 +126,7 @@ impl Gateway {
                         .replace(generation)
                         .map(|generation| Before::new(generation, before)),
                     report: Some(source.report),
-                    answers: RequestScene {
-                        unchanged: source.unchanged,
-                        ..RequestScene::default()
-                    },
+                    answers: RequestScene::default(),
                 };
                 let persists = self.starts_alone() == Some(Fallback::Persist);
                 self.step_with(Event::Built(number), scene);

@@ -235,14 +235,18 @@ impl Gateway {
     fn build_from(&mut self, order: BuildOrder, material: Material) {
         let previous = self.generations.current().cloned();
         let config = Arc::new(material.loaded.config.clone());
-        self.make_room(&config, order.kind, order.request.as_deref());
-        let predecessor = self.predecessor.predecessor();
-        let reload = order.kind == RequestKind::Reload;
         let slots = previous.iter().flat_map(|previous| previous.slots.values());
         let by_own_means = { slots }.any(|slot| slot.can_restart_itself());
+        if order.kind == RequestKind::Reload
+            && !by_own_means
+            && *config == self.material.loaded.config
+        {
+            return self.unchanged(order.number, material);
+        }
+        self.make_room(&config, order.kind, order.request.as_deref());
+        let predecessor = self.predecessor.predecessor();
         let source = BuildSource {
             report: self.reporter(order.request).passing_on(predecessor),
-            unchanged: reload && !by_own_means && *config == self.material.loaded.config,
             material,
         };
         let first = previous.is_none() && !self.machine.owned();
@@ -266,6 +270,21 @@ impl Gateway {
         let built = events.outbox(move |result| LoopEvent::Built(number, result));
         self.construction.start(plan, source, built);
         self.supervision.working(&self.stage().1);
+    }
+
+    /// A reload that found nothing to do: what serves goes on, with its number.
+    fn unchanged(&mut self, number: u64, material: Material) {
+        let actions = self.recovery.ladder.adopted(&material.configuration);
+        self.material = material;
+        self.recovery.start_succeeded();
+        self.climb(actions);
+        self.traces.give_up();
+        // Before the step, which may begin the next reload.
+        self.finish_reload();
+        let mut scene = StepScene::default();
+        scene.answers.unchanged = true;
+        self.step_with(Event::Unchanged(number), scene);
+        self.refresh();
     }
 
     /// Opens the addresses that the next generation is to have.

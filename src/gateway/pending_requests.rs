@@ -14,6 +14,7 @@ use super::lifecycle::{RequestKind, RequestVerdict};
 use super::passage_wait::PassageReport;
 use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
+use crate::config::Dur;
 use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
 };
@@ -153,7 +154,7 @@ impl PendingRequests {
     /// A name for a request: the process and a number, so that it is unique across lives.
     pub fn next_id(&mut self) -> String {
         self.count += 1;
-        format!("r{}-{}", std::process::id(), self.count)
+        history::request_id(std::process::id(), self.count)
     }
 
     pub fn wait(&mut self, id: String, request: PendingRequest) {
@@ -360,15 +361,20 @@ impl PendingRequests {
         }
     }
 
-    /// What the operator should know when old and new run side by side: said once.
-    pub fn notes(&mut self, overlapped: bool) -> Vec<String> {
+    /// What the operator should know when the new generation serves while `draining` still runs: how long
+    /// that one is kept to serve again, and, `once`, that both run side by side.
+    pub fn notes(&mut self, draining: Option<u64>, watch: Dur, once: bool) -> Vec<String> {
         let mut before = (self.waiting.values()).flat_map(|waiting| &waiting.before.sidecars);
         let ran = before.any(|(_, pid)| *pid != 0);
-        if !overlapped || !ran || self.overlap_explained {
+        let Some(before) = draining.filter(|_| ran) else {
             return Vec::new();
-        }
-        self.overlap_explained = true;
-        vec!["old and new run side by side until the old one's work is done; if two copies must never run at once, use --exclusive or overlap = false".to_owned()]
+        };
+        let watched = (!watch.0.is_zero()).then(|| {
+            format!("watched for {watch}: if the new one dies within that, generation {before} serves again")
+        });
+        let explained = !once || std::mem::replace(&mut self.overlap_explained, true);
+        let side_by_side = (!explained).then(|| "old and new run side by side until the old one's work is done; if two copies must never run at once, use --exclusive or overlap = false".to_owned());
+        watched.into_iter().chain(side_by_side).collect()
     }
 
     /// This generation is gone, or all that this process had to do (none): tells those who waited

@@ -346,13 +346,16 @@ pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
     without_ended(lines).into_iter()
 }
 
-/// Leaves out that a request was accepted where its end follows.
+/// Leaves out that a request was accepted where its end follows, and its end where that is corrected later:
+/// a generation that dies soon takes back that it was done.
 fn without_ended(lines: Vec<Recorded>) -> Vec<Recorded> {
     let mut ended = HashSet::new();
     let kept = lines.into_iter().rev().filter(|line| match &line.entry {
         HistoryEntry::Asked { id, .. } => !ended.remove(id),
-        HistoryEntry::Request { id, .. } => {
-            ended.insert(id.clone());
+        HistoryEntry::Request { id, .. } => ended.insert(id.clone()),
+        HistoryEntry::Started { .. } => {
+            // Another life of that pid counts its requests anew.
+            ended.retain(|id| !is_of(id, line.pid));
             true
         }
         _ => true,
@@ -360,6 +363,17 @@ fn without_ended(lines: Vec<Recorded>) -> Vec<Recorded> {
     let mut kept: Vec<Recorded> = kept.collect();
     kept.reverse();
     kept
+}
+
+/// The id of the request of this number that a process was asked for.
+pub fn request_id(pid: u32, number: u64) -> String {
+    format!("r{pid}-{number}")
+}
+
+/// Whether a request was asked of this process.
+fn is_of(id: &str, pid: u32) -> bool {
+    let number = id.rsplit('-').next().and_then(|number| number.parse().ok());
+    number.is_some_and(|number| request_id(pid, number) == id)
 }
 
 fn path(dir: &Path) -> PathBuf {

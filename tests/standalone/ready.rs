@@ -310,7 +310,9 @@ fn a_new_copy_that_dies_gives_the_service_back_and_its_restart_has_failed() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = watched(dir.path());
     let old = ask(&gateway);
-    gateway.restart();
+    let text = said(&gateway.restart());
+    let watched = "watched for 200s: if the new one dies within that, generation 1 serves again";
+    assert!(text.contains(watched), "{text}");
     let new = ask(&gateway);
     assert_ne!(new, old);
     let status = gateway.status();
@@ -344,6 +346,11 @@ fn a_new_copy_that_dies_gives_the_service_back_and_its_restart_has_failed() {
     assert!(why.contains("exited with code 9"), "{why}");
     let history = said(&gateway.ctl(["history"]));
     assert!(history.contains("exited with code 9"), "{history}");
+    let restarts = history.matches("  restart ").count();
+    assert_eq!(
+        restarts, 1,
+        "its end is corrected, not told twice: {history}"
+    );
 
     // It is a generation like any other.
     fs::remove_file(dir.path().join("refuse")).unwrap();

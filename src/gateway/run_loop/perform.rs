@@ -111,7 +111,8 @@ impl Gateway {
         scene.answers.draining = draining;
         let mut sidecars = self.material.loaded.config.sidecar.values();
         let unsaid = sidecars.any(|spec| spec.overlap.is_none() && spec.overlaps());
-        scene.answers.notes = self.requests.notes(draining.is_some() && unsaid);
+        let watch = self.material.loaded.config.restart.watch;
+        scene.answers.notes = self.requests.notes(draining, watch, unsaid);
     }
 }
 

@@ -191,3 +191,32 @@ fn a_request_is_shown_as_asked_until_it_has_an_end() {
     let shown: Vec<HistoryEntry> = read(dir.path()).map(|line| line.entry).collect();
     assert_eq!(shown, [request("r1-1"), asked("r1-2"), asked("r1-1")]);
 }
+
+#[test]
+fn an_end_that_is_corrected_later_is_shown_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::open(dir.path());
+    let pid = std::process::id();
+    let id = request_id(pid, 1);
+    let started = HistoryEntry::Started {
+        version: String::new(),
+        supervisor: String::new(),
+        rung: RungName::Normal,
+        reason: None,
+        before: PreviousEnd::Unknown,
+        oom_kills: None,
+    };
+    // The next life has the same pid, as in a container, and asks nothing before it is refused.
+    for entry in [
+        started.clone(),
+        request(&id),
+        request(&id),
+        started.clone(),
+        request(&id),
+    ] {
+        history.append(&history.line(entry)).unwrap();
+    }
+    let shown: Vec<HistoryEntry> = read(dir.path()).map(|line| line.entry).collect();
+    let expected = [started.clone(), request(&id), started, request(&id)];
+    assert_eq!(shown, expected);
+}

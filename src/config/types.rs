@@ -143,6 +143,15 @@ impl FromStr for Listen {
         {
             return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
         }
+        let port = text.rsplit(':').next().unwrap_or(text);
+        if !port.is_empty()
+            && port.chars().all(|c| c.is_ascii_digit())
+            && port.parse::<u16>().is_err()
+        {
+            return Err(format!(
+                "`{text}` is not an address: a port is a number from 1 to 65535, as in \"8080\" or \"127.0.0.1:8080\""
+            ));
+        }
         Err(format!(
             "`{text}` is not an address: write \"127.0.0.1:18789\", \"[::1]:18789\", \"18789\" or \"unix:/run/app.sock\""
         ))

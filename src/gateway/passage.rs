@@ -131,7 +131,10 @@ fn asking(slot: &Slot, generation: &Generation, any: &str) -> Result<Asking, Pas
                 backend,
             })
         }
-        None => not_asked(passage, &format!("no route leads {request} to it")),
+        None => not_asked(
+            passage,
+            &format!("{request} is not on its routes, which is no fault"),
+        ),
     }
 }
 

@@ -215,12 +215,17 @@ fn the_path_of_ready_is_asked_for_by_a_host_that_leads_there() {
 fn what_no_client_can_ask_is_not_asked_and_said_to_be() {
     let elsewhere = "[[route]]\npath = \"/api\"\nto = \"main\"\n";
     for (sidecar, rest, request, why) in [
-        ("", elsewhere, None, "no route leads HEAD / to it"),
+        (
+            "",
+            elsewhere,
+            None,
+            "HEAD / is not on its routes, which is no fault",
+        ),
         (
             "ready = { http = \"/up\" }",
             elsewhere,
             None,
-            "no route leads GET /up to it",
+            "GET /up is not on its routes, which is no fault",
         ),
         (
             "ready = { http = \"/api/up\" }",
@@ -267,7 +272,6 @@ fn a_reload_asks_those_that_it_restarted_and_no_others() {
     std::fs::write(&file, format!("{text}\n{more}")).unwrap();
     let (code, answer) = site.restart(&["reload"]);
     assert_eq!(code, Some(0), "{answer}");
-    let expected =
-        json!({"sidecar": "api", "result": "not-asked", "why": "no route leads HEAD / to it"});
+    let expected = json!({"sidecar": "api", "result": "not-asked", "why": "HEAD / is not on its routes, which is no fault"});
     assert_eq!(passage(&answer), expected);
 }

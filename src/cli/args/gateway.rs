@@ -141,6 +141,10 @@ impl GatewayCli {
 
 /// Tells the two ports apart.
 fn two_ports(port: &str) -> Result<u16, String> {
+    let port = match port.parse::<u16>() {
+        Ok(port) if port != 0 => port.to_string(),
+        _ => "8080".to_owned(),
+    };
     Err(format!(
         "clients connect to --listen {port}; the port on which the server itself always listens is --app-port {port}"
     ))

@@ -1,6 +1,7 @@
 //! A state directory has one owner: the first gateway takes its lock, and a second one learns who
 //! holds it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Env, Loaded, SidecarSpec, regular_file};
+use crate::config::{Config, Env, EnvFile, Loaded, SidecarSpec, regular_file};
 use crate::os::process;
 use crate::os::working_directory::by_link;
 use crate::state::atomic_file;
@@ -17,7 +18,7 @@ use crate::state::owner::{self, Drainer, Owner};
 use crate::state::paths::Paths;
 use crate::state::private_dir::{self, NotPrivate};
 use crate::state::untrusted_file;
-use crate::text::log;
+use crate::text::{log, shell};
 
 /// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
 /// it opens its sockets and writes the record.
@@ -101,7 +102,27 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     let (pid, at) = (owner.pid, owner.listeners.join(", "));
     let started = owner.directory.as_deref();
     let place = started.map_or(String::new(), |place| format!(", started in {place}"));
+    let selects = match &loaded.config.gateway.state_dir {
+        Some(dir) => format!(" --state-dir {}", shell::word(dir)),
+        None => format!(" --instance {}", shell::word(name)),
+    };
+    let end_first = format!("gatewayctl stop{selects}");
     let differs = if owner.command != fingerprint(&loaded.config) {
+        if owner.program == fingerprint(&without_variables(&loaded.config)) {
+            let others = other_variables(loaded, owner);
+            let what = match &others[..] {
+                [] => "with other values of its variables".to_owned(),
+                [one] => format!("with another value of {one}"),
+                several => format!("with other values of {}", several.join(", ")),
+            };
+            let way = match is_of_env_files(&others, &loaded.config) {
+                true => format!("gatewayctl restart{selects} applies what the env file says now"),
+                false => format!("to start it with these, end it first: {end_first}"),
+            };
+            return Ownership::Other(format!(
+                "instance {name} runs already {what}: pid {pid}, {at} ({way})"
+            ));
+        }
         "with another command or address"
     } else if started.is_some_and(|place| directory(&loaded.config).as_deref() != Some(place)) {
         "with the server of another directory"
@@ -121,8 +142,39 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
         place + &here
     };
     Ownership::Other(format!(
-        "instance {name} runs already {differs}: pid {pid}{what}, {at}{place} (give this one a name of its own: --instance NAME, and another --listen)"
+        "instance {name} runs already {differs}: pid {pid}{what}, {at}{place} (end it first: {end_first}; or give this one a name of its own: --instance NAME, and another --listen)"
     ))
+}
+
+/// Which variables are others than those of the gateway that runs, by their names.
+fn other_variables(loaded: &Loaded, owner: &Owner) -> Vec<String> {
+    let theirs = &owner.variables;
+    let ours = variables(&loaded.config, owner.pid, owner.start_time);
+    let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let others = names.into_iter();
+    let others = others.filter(|name| theirs.get(*name) != ours.get(*name));
+    others.cloned().collect()
+}
+
+/// Whether all of these variables are set in files, which each restart reads.
+fn is_of_env_files(names: &[String], config: &Config) -> bool {
+    let sidecars = config.sidecar.iter();
+    let in_files: BTreeSet<String> = sidecars
+        .flat_map(|(sidecar, spec)| {
+            let set = spec.of_env_file.variables().map(|(name, _)| name);
+            let set = set.filter(|name| !spec.env.contains_key(*name));
+            set.map(|name| variable_name(config, sidecar, name))
+        })
+        .collect();
+    !names.is_empty() && names.iter().all(|name| in_files.contains(name))
+}
+
+/// The name of a variable, with its sidecar where there are several.
+fn variable_name(config: &Config, sidecar: &str, name: &str) -> String {
+    match config.sidecar.len() {
+        1 => name.to_owned(),
+        _ => format!("{name} of {sidecar}"),
+    }
 }
 
 /// The server's command of a gateway that was started by hand, secrets hidden.
@@ -159,9 +211,10 @@ pub fn of_this_process(
         .iter()
         .find_map(|address| address.parse::<std::net::SocketAddr>().ok())
         .map(|address| address.port());
+    let start_time = owner::start_time(pid).unwrap_or_default();
     Owner {
         pid,
-        start_time: owner::start_time(pid).unwrap_or_default(),
+        start_time,
         boot_id: owner::boot_id(),
         port,
         instance: loaded.instance.clone(),
@@ -169,6 +222,8 @@ pub fn of_this_process(
         drainers,
         listeners,
         command: fingerprint(&loaded.config),
+        program: fingerprint(&without_variables(&loaded.config)),
+        variables: variables(&loaded.config, pid, start_time),
         directory: directory(&loaded.config),
         output: log::destination(),
     }
@@ -183,6 +238,32 @@ fn fingerprint(config: &Config) -> String {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// The same gateway, whatever the values of its variables are.
+fn without_variables(config: &Config) -> Config {
+    let mut config = config.clone();
+    for spec in config.sidecar.values_mut() {
+        spec.env.clear();
+        spec.of_env_file = EnvFile::NotRead;
+    }
+    config
+}
+
+/// The variables of the sidecars, as the record of the process that started then has them: 16 bits of a hash
+/// that is another one for each process. Most other values have others, and nobody learns a value from them.
+fn variables(config: &Config, pid: u32, start_time: u64) -> BTreeMap<String, String> {
+    let all = config.sidecar.iter().flat_map(|(sidecar, spec)| {
+        let given = spec.of_env_file.variables().chain(&spec.env);
+        given.map(move |(name, value)| (sidecar, name, value))
+    });
+    let hashed = all.map(|(sidecar, name, value)| {
+        let text = format!("{pid} {start_time} {sidecar} {name} {value}");
+        let hash = Sha256::digest(text.as_bytes());
+        let name = variable_name(config, sidecar, name);
+        (name, format!("{:02x}{:02x}", hash[0], hash[1]))
+    });
+    hashed.collect()
 }
 
 /// A longer token is not read.

@@ -1,5 +1,6 @@
 //! `owner.json`: who holds the lock, for people and for gatewayctl.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,13 @@ pub struct Owner {
     pub listeners: Vec<String>,
     /// A hash of the sidecar commands: a second start of the same gateway has the same one.
     pub command: String,
+    /// The same without the values of variables; empty in a record that does not know it.
+    #[serde(default)]
+    pub program: String,
+    /// The variables that its sidecars were given, each with so little of a hash of its value that it shows a
+    /// change, and no value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     /// The directory it was started in, where a sidecar depends on it: the same command means
     /// another server elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,6 +142,8 @@ mod tests {
             drainers: vec![],
             listeners: vec![],
             command: String::new(),
+            program: String::new(),
+            variables: BTreeMap::new(),
             directory: None,
             output: None,
         }

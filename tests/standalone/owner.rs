@@ -145,6 +145,65 @@ fn by_hand_the_same_command_is_done_and_another_is_refused() {
 }
 
 #[test]
+fn the_same_command_with_another_variable_names_it_and_how_to_apply_it() {
+    if !servers::have("node") {
+        return;
+    }
+    let state = state();
+    let port = port::private();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("app.env");
+    std::fs::write(&file, "COLOR=canary-red\n").unwrap();
+    let with = |pairs: &[&str]| {
+        let setup = by_hand(state.path(), port).command(servers::node());
+        let setup = setup.flag("--env-file").flag(&file);
+        let flags = pairs.iter().flat_map(|pair| ["-e", pair]);
+        flags.fold(setup, |setup, flag| setup.flag(flag))
+    };
+    let owner = with(&["A=canary-1", "B=canary-2"]).start();
+    let refused = |setup: Setup| {
+        let mut other = setup.spawn();
+        assert_eq!(other.exit_code(SOON), 5, "{}", other.stderr());
+        let said = other.stderr();
+        assert!(!said.contains("canary"), "{said}");
+        said
+    };
+    let stop = format!(
+        "end it first: gatewayctl stop --state-dir {}",
+        state.path().display()
+    );
+    for (pairs, words) in [
+        (
+            &["A=canary-9", "B=canary-2"][..],
+            "with another value of A:",
+        ),
+        (&["A=canary-1"], "with another value of B:"),
+        (
+            &["A=canary-3", "C=canary-4"],
+            "with other values of A, B, C:",
+        ),
+    ] {
+        let said = refused(with(pairs));
+        for words in [words, &stop] {
+            assert!(said.contains(words), "no `{words}`: {said}");
+        }
+    }
+    std::fs::write(&file, "COLOR=canary-blue\n").unwrap();
+    let said = refused(with(&["A=canary-1", "B=canary-2"]));
+    for words in [
+        "with another value of COLOR:",
+        "gatewayctl restart --state-dir ",
+    ] {
+        assert!(said.contains(words), "no `{words}`: {said}");
+    }
+    owner.restart();
+    let mut same = with(&["A=canary-1", "B=canary-2"]).spawn();
+    assert_eq!(same.exit_code(SOON), 0, "{}", same.stderr());
+    let record = std::fs::read_to_string(state.path().join("owner.json")).unwrap();
+    assert!(!record.contains("canary"), "{record}");
+}
+
+#[test]
 fn the_same_command_in_another_directory_is_another_gateway() {
     if !servers::have("node") {
         return;
@@ -248,6 +307,8 @@ fn record_of_a_stranger(state: &Path) {
         drainers: vec![],
         listeners: vec!["127.0.0.1:1".into()],
         command: "x".into(),
+        program: String::new(),
+        variables: Default::default(),
         directory: None,
         output: None,
     };

@@ -120,6 +120,8 @@ mod tests {
             drainers: Vec::new(),
             listeners: Vec::new(),
             command: String::new(),
+            program: String::new(),
+            variables: Default::default(),
             directory: None,
             output: None,
         };

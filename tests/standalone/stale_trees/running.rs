@@ -197,6 +197,8 @@ impl<'a> Running<'a> {
                 drainers: self.tree.drainers.iter().map(drainer).collect(),
                 listeners: vec![],
                 command: String::new(),
+                program: String::new(),
+                variables: Default::default(),
                 directory: None,
                 output: None,
             };

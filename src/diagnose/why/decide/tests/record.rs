@@ -212,6 +212,8 @@ fn without_a_service_manager_the_history_tells() {
         drainers: vec![],
         listeners: vec![],
         command: String::new(),
+        program: String::new(),
+        variables: Default::default(),
         directory: None,
         output: None,
     };

@@ -26,6 +26,7 @@ mod state;
 mod unused_variables;
 mod variables;
 
+pub use backoff::GOOD;
 pub use environment::{Inherited, started_from};
 pub use handle::Sidecar;
 pub use oneshot::oneshot;

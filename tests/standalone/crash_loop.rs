@@ -70,6 +70,16 @@ fn a_server_that_dies_for_the_fifth_time_is_failing_though_it_serves_and_somebod
         "{}",
         said(&status)
     );
+    for words in [
+        "it serves now",
+        "after 10 min of that",
+        "gatewayctl recover",
+    ] {
+        assert!(said(&status).contains(words), "{words}: {}", said(&status));
+    }
+    // All of it is ready, which is what is waited for.
+    let waited = gateway.ctl(["wait", "--ready", "--timeout", "20s"]);
+    assert!(waited.status.success(), "{}", said(&waited));
     let get = |path: &str| block_on(client::get(&gateway.target(), path)).unwrap();
     assert_eq!(get("/").status(), 200);
     let ready = get("/readyz");
@@ -97,6 +107,11 @@ fn a_server_that_dies_for_the_fifth_time_is_failing_though_it_serves_and_somebod
     // Somebody has looked.
     let recover = gateway.ctl(["recover"]);
     assert!(recover.status.success(), "{}", said(&recover));
+    let text = said(&recover);
+    assert!(
+        text.contains("the earlier deaths of main no longer count"),
+        "{text}"
+    );
     assert_eq!(stage(&gateway), "ready");
     die(&gateway);
     assert_eq!(stage(&gateway), "ready");

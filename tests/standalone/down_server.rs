@@ -109,6 +109,23 @@ fn why_of_a_crash_loop_has_the_last_words_of_the_server_and_the_next_command() {
 }
 
 #[test]
+fn a_wait_in_vain_names_the_gateway_in_its_next_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(gateway) = start(dir.path(), &[]) else {
+        return;
+    };
+    break_it(&gateway, dir.path());
+    let waited = gateway.ctl(["wait", "--ready", "--timeout", "100ms"]);
+    let text = said(&waited);
+    assert_eq!(waited.status.code(), Some(4), "{text}");
+    let next = format!(
+        "next: gatewayctl status --state-dir {}",
+        gateway.state_dir().display()
+    );
+    assert!(text.contains(&next), "{text}");
+}
+
+#[test]
 fn a_broken_new_version_is_not_told_to_run_alone_and_one_in_whose_way_another_copy_is() {
     let dir = tempfile::tempdir().unwrap();
     let Some(gateway) = start(dir.path(), &[]) else {

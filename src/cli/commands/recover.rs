@@ -36,10 +36,15 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
                 ctx.ui.progress(&step.text)
             })
             .await?;
-        let dead: Vec<&str> = (status.sidecars.iter().filter(|one| dead(one)))
-            .map(|sidecar| sidecar.name.as_str())
-            .collect();
-        for line in done(&status, &dead, &target.flags.to_string()) {
+        let is_up = |one: &&SidecarStatus| one.state == SidecarStateName::Ready;
+        let (up, down): (Vec<_>, Vec<_>) = status
+            .sidecars
+            .iter()
+            .filter(|one| dead(one))
+            .partition(is_up);
+        let [up, down] =
+            [up, down].map(|all| all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>());
+        for line in done(&status, &down, &up, &target.flags.to_string()) {
             ctx.ui.say(line);
         }
         CommandOutcome::Trying
@@ -49,8 +54,9 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// What a gateway that was in this state does now, in lines; `dead` are its sidecars that did not run.
-fn done(status: &Status, dead: &[&str], flags: &str) -> Vec<String> {
+/// What a gateway that was in this state does now, in lines; `dead` are its sidecars that did not run, and `up`
+/// those that serve and counted as failing.
+fn done(status: &Status, dead: &[&str], up: &[&str], flags: &str) -> Vec<String> {
     let name = &status.instance;
     let recovery = status.recovery.as_ref();
     let what = match recovery.map(|recovery| recovery.rung) {
@@ -70,6 +76,12 @@ fn done(status: &Status, dead: &[&str], flags: &str) -> Vec<String> {
         }
         Some(RecoveryRung::SafeMode) => {
             format!("{name} tries its sidecars now, and leaves safe mode when they are ready")
+        }
+        None if dead.is_empty() && !up.is_empty() => {
+            return vec![format!(
+                "{name} serves, and the earlier deaths of {} no longer count",
+                up.join(", ")
+            )];
         }
         None if dead.is_empty() => format!("{name} starts its sidecars now"),
         None => format!("{name} starts {} again now", dead.join(", ")),
@@ -99,11 +111,15 @@ mod tests {
         let mut status = fake_gateway::status();
         status.instance = "web".into();
         assert_eq!(
-            done(&status, &["api", "main"], " --instance web"),
+            done(&status, &["api", "main"], &[], " --instance web"),
             [
                 "web starts api, main again now",
                 "  next: gatewayctl wait --instance web   (returns when it is ready)"
             ]
+        );
+        assert_eq!(
+            done(&status, &[], &["main"], ""),
+            ["web serves, and the earlier deaths of main no longer count"]
         );
         let mut with = |rung, retry_ms| {
             status.recovery = Some(RecoveryStatus {
@@ -111,7 +127,7 @@ mod tests {
                 reason: "why".into(),
                 retry_ms,
             });
-            done(&status, &[], "").swap_remove(0)
+            done(&status, &[], &[], "").swap_remove(0)
         };
         assert_eq!(
             with(RecoveryRung::Throttled, Some(12_000)),

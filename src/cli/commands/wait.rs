@@ -16,6 +16,7 @@ use crate::cli::stale_gateways::cannot_see_holders;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
+use crate::control::protocol::{SidecarStateName, Stage, Status};
 use crate::os::platform::Watcher;
 use crate::os::port;
 use crate::service::more_rights;
@@ -91,7 +92,8 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
             return Err(error.with_help(none.help.unwrap_or_default()));
         }
         let error = Exit::StillBusy.error(text + &stands);
-        return Err(error.with_help("gatewayctl status"));
+        let flags = target::naming_flags(&ctx.global);
+        return Err(error.with_help(format!("gatewayctl status{flags}")));
     };
     result?;
     let took_ms = begun.elapsed().as_millis() as u64;
@@ -141,7 +143,7 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
                 return false;
             }
         };
-        if status.stage.serves() {
+        if status.stage.serves() || only_failed_before(&status) {
             return true;
         }
         // Some details begin with the stage.
@@ -156,6 +158,16 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
         )));
         sleep(ASK_EVERY).await;
     }
+}
+
+/// Whether all of it is ready, and it is degraded for what was before: a sidecar that died again and again
+/// is watched for a while.
+fn only_failed_before(status: &Status) -> bool {
+    let sidecars = &status.sidecars;
+    status.stage == Stage::Degraded
+        && status.recovery.is_none()
+        && sidecars.iter().any(|sidecar| sidecar.failing)
+        && (sidecars.iter()).all(|sidecar| sidecar.state == SidecarStateName::Ready)
 }
 
 async fn stopped(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
@@ -243,7 +255,6 @@ mod tests {
 
     use crate::config::Dur;
     use crate::control::fake_gateway::{self, FakeGateway};
-    use crate::control::protocol::Stage;
 
     fn args(ready: bool, stopped: bool) -> WaitArgs {
         WaitArgs {

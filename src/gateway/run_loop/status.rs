@@ -18,7 +18,7 @@ use crate::gateway::recovery::Rung;
 use crate::gateway::slot::Slot;
 use crate::os::process::ProcessTable;
 use crate::proxy::Reason;
-use crate::sidecar::SidecarState;
+use crate::sidecar::{GOOD, SidecarState};
 
 impl Gateway {
     /// What it is doing, also as a sentence.
@@ -70,7 +70,12 @@ impl Gateway {
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
         } else if !failing.is_empty() {
-            (Stage::Degraded, failing.join("; "))
+            let minutes = GOOD.as_secs() / 60;
+            let text = format!(
+                "{}; it serves now, and counts as well after {minutes} min of that, or at once after `gatewayctl recover`",
+                failing.join("; ")
+            );
+            (Stage::Degraded, text)
         } else if !stalled.is_empty() {
             (Stage::Degraded, stalled.join("; "))
         } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use super::downtime_probe::Downtime;
+use super::target::Target;
 use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
@@ -56,6 +57,7 @@ impl Exit {
             clean: None,
             probe: None,
             clients: None,
+            choices: Vec::new(),
         }
     }
 }
@@ -82,6 +84,8 @@ pub struct CliError {
     pub probe: Option<Box<Downtime>>,
     /// What clients saw during the restart; only `--json` shows it.
     pub clients: Option<Box<ClientsSeen>>,
+    /// The gateways of which one must be named; they are listed below the message.
+    pub choices: Vec<Target>,
 }
 
 impl CliError {

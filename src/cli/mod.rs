@@ -52,7 +52,12 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(&ctx, &cli.command)),
+        Ok(runtime) => runtime.block_on(async {
+            match run(&ctx, &cli.command).await {
+                Err(error) => Err(commands::list::with_choices(&ctx, error).await),
+                done => done,
+            }
+        }),
         Err(error) => Err(Exit::Failed.error(format!("cannot start: {error}"))),
     };
     result.unwrap_or_else(|error| {

@@ -239,3 +239,32 @@ fn the_record_of_another_user_does_not_choose_a_file_that_root_reads() {
 fn is_named(text: &str, file: &Path) -> bool {
     text.contains(&file.display().to_string())
 }
+
+#[test]
+fn of_several_gateways_that_run_the_list_is_shown() {
+    let Some(home) = Home::new() else { return };
+    let (mut one, first, first_port) = home.start(Stdio::null());
+    let (mut two, second, _) = home.start(Stdio::null());
+    for command in ["status", "restart", "logs", "stop"] {
+        let output = home.ctl(&[command]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{command}: {text}");
+        let line = text.lines().find(|line| line.contains(&first)).unwrap();
+        for words in [
+            "ready",
+            &format!("pid {}", one.id()),
+            &format!("127.0.0.1:{first_port}"),
+        ] {
+            assert!(line.contains(words), "{command}: no {words}: {text}");
+        }
+        assert!(
+            text.contains(&second) && !text.contains("control.sock"),
+            "{text}"
+        );
+        assert!(text.contains("say which one, as in --instance "), "{text}");
+    }
+    for (child, name) in [(&mut one, first), (&mut two, second)] {
+        assert!(home.ctl(&["stop", "--instance", &name]).status.success());
+        child.wait().unwrap();
+    }
+}

@@ -103,6 +103,26 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// An error with the list of the gateways of which one must be named.
+pub async fn with_choices(ctx: &Context, mut error: CliError) -> CliError {
+    let choices = std::mem::take(&mut error.choices);
+    if choices.is_empty() {
+        return error;
+    }
+    let mut instances = Vec::new();
+    for target in &choices {
+        instances.extend(running(target).await);
+    }
+    // One that runs only: of those that are down, none is asked for here.
+    for service in services::all(ctx).await {
+        let before = instances.len();
+        join(&mut instances, &service);
+        instances.truncate(before);
+    }
+    error.lines.extend(table(&instances));
+    error
+}
+
 /// Whether nobody asked for a certain gateway.
 fn is_for_all(ctx: &Context, env: &Env<'_>) -> bool {
     let global = &ctx.global;

@@ -185,9 +185,7 @@ impl Target {
                 None => format!("say which one, as in --instance {}", first.instance),
             };
             let mut error = Exit::Usage.error("several gateways run here:");
-            for one in &alive {
-                error.add_line(format!("{}  ({})", one.instance, one.control.display()));
-            }
+            error.choices = alive;
             return Err(error.with_help(help));
         }
         match (alive.pop(), denied) {

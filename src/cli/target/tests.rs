@@ -49,7 +49,7 @@ fn the_only_one_is_meant_without_a_name_and_several_are_listed() {
     let error = find(dir.path(), Global::default()).unwrap_err();
     assert_eq!(error.exit, Exit::Usage);
     assert!(
-        matches!(&*error.lines, [a, b] if a.starts_with("a  (") && b.starts_with("b  (")),
+        matches!(&*error.choices, [a, b] if a.instance == "a" && b.instance == "b"),
         "{error:?}"
     );
     assert_eq!(find(dir.path(), instance("b")).unwrap().instance, "b");

@@ -23,6 +23,7 @@ use crate::os::port;
 use crate::state::terms::SidecarStanding;
 use crate::text::human::span;
 use crate::text::log::SidecarLog;
+use crate::text::mistyped_command::unfilled_port;
 
 /// A start that goes on printing may take this many start timeouts, no more.
 pub const EXTENSIONS: u32 = 10;
@@ -87,6 +88,10 @@ impl Runner {
     pub async fn run(mut self) {
         let mut ever_ready = false;
         let mut port_tries = 0;
+        if let Some(unfilled) = unfilled_port(&self.start.spec.command) {
+            let name = &self.start.name;
+            warn!(SIDECAR = name, "[gateway] sidecar {name}: {unfilled}");
+        }
         while let Err(death) = self.attempt().await {
             if death.port_taken && port_tries < PORT_TRIES {
                 port_tries += 1;

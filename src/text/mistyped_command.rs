@@ -59,6 +59,31 @@ pub fn mistyped(argv: &[String]) -> Option<Mistyped> {
     })
 }
 
+/// A word of a command in which somebody expects the private port, and which nothing fills: "{PORT}", or a
+/// variable of a shell where no shell reads the command. Why, with what to write.
+pub fn unfilled_port(argv: &[String]) -> Option<String> {
+    let words = argv.iter().skip(1);
+    // A word with blanks is a script: a shell reads it, if anybody does.
+    let mut words = words.filter(|word| !word.contains(char::is_whitespace));
+    words.find_map(|word| {
+        let lower = word.to_ascii_lowercase();
+        let (found, why) = [
+            ("${port}", "no shell reads this command"),
+            ("$port", "no shell reads this command"),
+            ("{port}", "only {port} in small letters becomes the port"),
+            ("%port%", "nothing replaces it"),
+        ]
+        .into_iter()
+        .find(|(form, _)| lower.contains(form))?;
+        let at = lower.find(found)?;
+        let form = word.get(at..at + found.len())?;
+        let ends =
+            !lower[at + found.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        (ends && form != "{port}")
+            .then(|| format!("{form} reaches the server as it is, because {why}: write {{port}}"))
+    })
+}
+
 /// The name and the value of an assignment.
 fn assignment(word: &str) -> Option<(&str, &str)> {
     let (name, value) = word.split_once('=')?;
@@ -82,6 +107,34 @@ fn shown(word: &String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_nothing_fills_is_found() {
+        let unfilled = |line: &str| {
+            let argv: Vec<String> = line.split('|').map(str::to_owned).collect();
+            unfilled_port(&argv)
+        };
+        for (line, form) in [
+            ("node|s.js|--port|{PORT}", "{PORT} reaches"),
+            ("node|s.js|--port=$PORT", "$PORT reaches"),
+            ("node|s.js|http://127.0.0.1:${PORT}/", "${PORT} reaches"),
+            ("node|s.js|%PORT%", "%PORT% reaches"),
+        ] {
+            let why = unfilled(line).unwrap_or_default();
+            assert!(
+                why.starts_with(form) && why.ends_with("write {port}"),
+                "{line}: {why}"
+            );
+        }
+        for line in [
+            "node|s.js|--port|{port}",
+            "sh|-c|exec node s.js $PORT",
+            "node|s.js|$PORTAL",
+            "$PORT|x",
+        ] {
+            assert_eq!(unfilled(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn what_was_typed_for_a_shell_is_told_as_it_is_typed_without_one() {

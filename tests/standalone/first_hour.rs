@@ -345,6 +345,23 @@ fn a_word_that_is_almost_right_is_answered_with_the_one_that_is_meant() {
             "{args:?}: {json}"
         );
     }
+    for (args, meant) in [
+        (&["ps"][..], "gatewayctl list"),
+        (&["kill"], "gatewayctl stop"),
+        (&["run", "--", "x"], "gateway run -- COMMAND"),
+        (&["start", "--", "node", "app.js"], "gateway run -- node"),
+        (
+            &["config", "check", "a.toml"],
+            "config check --config a.toml",
+        ),
+        (&["logs", "--since", "1h"], "--since 1h"),
+    ] {
+        for json in [false, true] {
+            let flag = if json { &["--json"][..] } else { &[] };
+            let text = ctl(&[flag, args].concat());
+            assert!(text.contains(meant), "{args:?}: {text}");
+        }
+    }
     let gateway = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
         scrub(&mut command);
@@ -448,6 +465,21 @@ fn a_command_that_is_typed_as_for_a_shell_is_answered_with_the_one_that_works() 
                 && !text.contains("canary"),
             "{works}: {text}"
         );
+    }
+}
+
+#[test]
+fn a_port_in_capitals_or_of_a_shell_is_answered_with_the_form_that_is_filled() {
+    for form in ["{PORT}", "$PORT", "${PORT}"] {
+        let command = ["sh", "-c", "echo got \"$1\"; exit 3", "server", form];
+        let mut gateway = Setup::behind(command).spawn();
+        assert_ne!(gateway.exit_code(wait::DEADLINE), 0);
+        let text = gateway.stderr();
+        let warning = format!("sidecar main: {form} reaches the server as it is");
+        let (Some(warned), Some(got)) = (text.find(&warning), text.find("got ")) else {
+            panic!("{text}");
+        };
+        assert!(warned < got && text.contains("write {port}"), "{text}");
     }
 }
 

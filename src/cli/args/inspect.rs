@@ -79,7 +79,13 @@ pub struct LogsArgs {
     #[arg(long, value_name = "NAME")]
     pub sidecar: Option<String>,
     /// How many lines to start with
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    #[arg(
+        long,
+        short = 'n',
+        alias = "tail",
+        value_name = "N",
+        default_value_t = 100
+    )]
     pub lines: u32,
     /// Show the lines in which the log hides a secret, such as a one-time login token, as they were
     /// printed

@@ -7,6 +7,7 @@ mod inspect;
 mod read;
 mod restart;
 mod service;
+mod tips;
 
 pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
-use super::{CtlCli, GatewayCli};
+use super::{CtlCli, GatewayCli, tips};
 use crate::config;
 
 impl GatewayCli {
@@ -35,7 +35,13 @@ impl CtlCli {
             .into_iter()
             .find(|name| line.iter().skip(1).any(|word| word == name));
         let command = command_in(&line);
+        let typed = line.iter().map(|word| word.to_string_lossy().into_owned());
+        let typed: Vec<String> = typed.collect();
         let read = Self::try_parse_from(line).map_err(nearest_only);
+        let read = read.map_err(|mut error| {
+            tips::add(&mut error, &typed, command.as_deref());
+            error
+        });
         read.map_err(|error| match takes_command {
             Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
             None => with_flag(error, command.as_deref()),
@@ -43,8 +49,12 @@ impl CtlCli {
     }
 }
 
-/// The word that was most likely meant by one that is not known, in quotation marks.
+/// What was most likely meant by a word that is not known: that word in quotation marks, or what to type.
 pub fn meant(error: &clap::Error) -> Option<String> {
+    if let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) {
+        let tips: Vec<String> = tips.iter().map(ToString::to_string).collect();
+        return Some(tips.join("; "));
+    }
     let kinds = [
         ContextKind::SuggestedSubcommand,
         ContextKind::SuggestedArg,

@@ -105,6 +105,56 @@ fn a_command_without_the_dashes_is_told_how() {
 }
 
 #[test]
+fn the_words_of_other_tools_are_answered_with_ours() {
+    let error = |line: &str| CtlCli::read(line.split(' ')).unwrap_err();
+    for (line, meant) in [
+        ("ps", "gatewayctl list"),
+        ("ls", "gatewayctl list"),
+        ("remove", "gatewayctl uninstall"),
+        ("rm web", "gatewayctl uninstall"),
+        ("delete", "gatewayctl stop"),
+        ("kill", "gatewayctl stop"),
+        ("monit", "gatewayctl status --watch"),
+        ("run -- node app.js", "gateway run -- COMMAND"),
+        ("up", "gatewayctl start"),
+        ("describe", "gatewayctl status"),
+        ("validate", "gatewayctl config check"),
+        (
+            "config check /srv/web.toml",
+            "gatewayctl config check --config /srv/web.toml",
+        ),
+        (
+            "config show web.toml",
+            "gatewayctl config show --config web.toml",
+        ),
+        ("start -- node app.js", "gateway run -- node …"),
+        ("start -- node app.js", "gatewayctl install --now -- node …"),
+        ("start web", "gatewayctl start --instance web"),
+        ("logs --since 1h", "journalctl -u UNIT --since 1h"),
+        ("logs --since=1h", "journalctl -u UNIT --since 1h"),
+        ("restrat", "'restart'"),
+    ] {
+        let error = error(&format!("gatewayctl {line}"));
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 2, "{line}: {text}");
+        assert!(text.contains(meant), "{line}: {text}");
+        assert!(
+            !text.contains("similar") || line == "restrat",
+            "{line}: {text}"
+        );
+        assert!(
+            super::meant(&error).is_some_and(|said| said.contains(meant)),
+            "{line}"
+        );
+    }
+    let cli = CtlCli::read("gatewayctl logs --tail 5".split(' ')).unwrap();
+    assert!(matches!(
+        cli.command,
+        CtlCommand::Logs(LogsArgs { lines: 5, .. })
+    ));
+}
+
+#[test]
 fn flags_of_gatewayctl() {
     let line = "gatewayctl restart --wait forever --json --instance a";
     let cli = CtlCli::try_parse_from(line.split(' ')).unwrap();

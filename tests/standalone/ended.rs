@@ -241,6 +241,34 @@ fn is_named(text: &str, file: &Path) -> bool {
 }
 
 #[test]
+fn a_start_of_a_gateway_that_was_started_by_hand_says_how_it_is_started() {
+    let Some(home) = Home::new() else { return };
+    let (mut child, name, _) = home.start(Stdio::null());
+    let start = || {
+        let output = home.ctl(&["start"]);
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        said(&output)
+    };
+    let text = start();
+    for words in [
+        &format!("{name} runs: it was started by hand"),
+        "next: gatewayctl restart",
+    ] {
+        assert!(text.contains(words), "no `{words}`: {text}");
+    }
+    assert!(home.ctl(&["stop"]).status.success());
+    child.wait().unwrap();
+    let text = start();
+    for words in [
+        format!("{name} was started by hand, and has ended"),
+        "next: gateway run … -- COMMAND   (as it was started)".to_owned(),
+        "next: gatewayctl install --now -- COMMAND   (as a service)".to_owned(),
+    ] {
+        assert!(text.contains(&words), "no `{words}`: {text}");
+    }
+}
+
+#[test]
 fn of_several_gateways_that_run_the_list_is_shown() {
     let Some(home) = Home::new() else { return };
     let (mut one, first, first_port) = home.start(Stdio::null());

@@ -521,6 +521,37 @@ fn a_key_in_the_wrong_table_is_answered_with_its_table() {
     }
 }
 
+/// The rest of the plan is worth a look all the same.
+#[test]
+fn an_install_from_a_directory_below_tmp_is_shown_with_why_it_would_be_refused() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let server = dir.path().join("server");
+    fs::copy("/bin/sh", &server).unwrap();
+    let install = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        scrub(&mut command);
+        let command = command
+            .args([
+                "install", "--system", "--for", "systemd", "--run-as", "nobody",
+            ])
+            .args(more)
+            .arg("--")
+            .arg(&server)
+            .current_dir("/");
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let shown = install(&["--dry-run"]);
+    let text = said(&shown);
+    assert!(shown.status.success(), "{text}");
+    for words in [
+        "ExecStart=",
+        "without --dry-run and --diff this is refused: the server `main` needs",
+        "a service has a /tmp of its own; move it out of /tmp",
+    ] {
+        assert!(text.contains(words), "no `{words}`: {text}");
+    }
+}
+
 /// What would be written is looked at before there is a service manager, as while an image is built.
 #[test]
 fn what_an_install_would_write_is_shown_where_no_service_manager_answers() {

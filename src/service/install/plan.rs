@@ -143,7 +143,10 @@ impl InstallPlan {
         guard_other_command(request, &contents)?;
         refuse_nothing(&contents.config, &layout.config_file(&contents.instance))?;
         let unit = unit_plan(request, facts, &contents)?;
-        refuse_hidden_tmp(&unit, &contents.config)?;
+        let hidden = match refuse_hidden_tmp(&unit, &contents.config) {
+            Err(refusal) if asked.only_shows() => Some(refusal),
+            judged => judged.map(|()| None)?,
+        };
         access::check(&unit, &contents.config, &unit.writable)?;
         let listen = &contents.config.gateway.listen;
         socket_place::refuse_closed(&unit, layout, &instance, listen)?;
@@ -157,6 +160,11 @@ impl InstallPlan {
             socket: request.socket.then(|| unit.socket_name()),
         };
         let mut notes = notes::of(&unit, &contents);
+        notes.extend(hidden.map(|refusal| {
+            let way = refusal.next.unwrap_or_default();
+            let why = refusal.message;
+            format!("without --dry-run and --diff this is refused: {why}; {way}")
+        }));
         notes.extend(access::note_read_only(&unit, &contents.config));
         notes.extend(variables::unused(asked, &contents));
         let kept = chosen::kept(asked, contents.base.clone(), &before);

@@ -111,7 +111,7 @@ impl Backoff {
         let minutes = TOGETHER.as_secs() / 60;
         let cause = self.last_cause().filter(|_| self.failing)?;
         Some(format!(
-            "has died {} times, each within {minutes} min of the time before; at last it {cause}",
+            "has died {} times, at most {minutes} min apart; the last time it {cause}",
             self.deaths
         ))
     }

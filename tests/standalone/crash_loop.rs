@@ -94,6 +94,9 @@ fn a_server_that_dies_for_the_fifth_time_is_failing_though_it_serves_and_somebod
     let history = gateway.ctl(["history"]);
     let text = said(&history);
     assert!(text.contains("sidecar main failing"), "{text}");
+    let log = gateway.stderr();
+    let long = log.lines().find(|line| line.chars().count() > 160);
+    assert_eq!(long, None, "no line is wider than a terminal");
     wait::until("an alert", || {
         (!alerts(dir.path()).is_empty()).then_some(())
     });

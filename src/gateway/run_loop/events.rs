@@ -133,7 +133,7 @@ impl Gateway {
                 if persists && !self.generations.troubles().is_empty() {
                     let who = self.supervision.verdict();
                     info!(
-                        "[gateway] the start failed; it answers 503 and tries again, as it is supervised by {who} (with GATEWAY_SUPERVISOR=none it would exit with 1)"
+                        "[gateway] the start failed; it answers 503 and tries again: supervised by {who} (GATEWAY_SUPERVISOR=none: exit with 1)"
                     );
                 }
             }
@@ -176,7 +176,7 @@ impl Gateway {
             SidecarStanding::OutOfMemory => {}
             SidecarStanding::Failing => warn!(
                 SIDECAR = name,
-                "[gateway] sidecar {name} is failing: it {reason}; `gatewayctl logs --sidecar {name}` shows its output"
+                "[gateway] sidecar {name} is failing: it {reason} (gatewayctl why)"
             ),
             SidecarStanding::Recovered => info!(
                 SIDECAR = name,

@@ -271,6 +271,7 @@ pub(super) fn generation(status: &Status) -> GenerationInfo {
     GenerationInfo {
         number: status.generation,
         sidecars,
+        down: not_serving(status),
     }
 }
 
@@ -295,7 +296,7 @@ fn failed(
     if let Some(now) = now.filter(|now| now.generation > 0) {
         error.add_line(match now.stage {
             Stage::Degraded => format!("generation {} is degraded: {}", now.generation, now.detail),
-            _ => format!("generation {} serves on", now.generation),
+            _ => generation(now).stays(),
         });
         let down = not_serving(now);
         if !down.is_empty() {

@@ -102,6 +102,7 @@ pub fn outcome() -> Outcome {
     let generation = |number, pid| GenerationInfo {
         number,
         sidecars: vec![("main".into(), pid)],
+        ..GenerationInfo::default()
     };
     Outcome {
         request: "r1".into(),

@@ -204,10 +204,14 @@ impl Generation {
 
     /// Its number and the processes of its sidecars.
     pub fn info(&self) -> GenerationInfo {
-        let sidecars = self.slots.values();
+        let slots = || self.slots.values();
+        let is_down =
+            |slot: &&Arc<Slot>| !matches!(slot.sidecar().state(), SidecarState::Ready { .. });
+        let down = slots().filter(is_down).map(|slot| slot.name().to_owned());
         GenerationInfo {
             number: self.number,
-            sidecars: sidecars.map(named_pid).collect(),
+            sidecars: slots().map(named_pid).collect(),
+            down: down.collect(),
         }
     }
 

@@ -108,7 +108,9 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     };
     let end_first = format!("gatewayctl stop{selects}");
     let differs = if owner.command != fingerprint(&loaded.config) {
-        if owner.program == fingerprint(&without_variables(&loaded.config)) {
+        let is_here =
+            started.is_none_or(|place| directory(&loaded.config).as_deref() == Some(place));
+        if is_here && owner.program == fingerprint(&without_variables(&loaded.config)) {
             let others = other_variables(loaded, owner);
             let what = match &others[..] {
                 [] => "with other values of its variables".to_owned(),

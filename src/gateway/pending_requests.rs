@@ -364,9 +364,9 @@ impl PendingRequests {
     /// What the operator should know when the new generation serves while `draining` still runs: how long
     /// that one is kept to serve again, and, `once`, that both run side by side.
     pub fn notes(&mut self, draining: Option<u64>, watch: Dur, once: bool) -> Vec<String> {
-        let mut before = (self.waiting.values()).flat_map(|waiting| &waiting.before.sidecars);
-        let ran = before.any(|(_, pid)| *pid != 0);
-        let Some(before) = draining.filter(|_| ran) else {
+        let mut waiting = self.waiting.values();
+        let served = waiting.any(|waiting| waiting.before.serves());
+        let Some(before) = draining.filter(|_| served) else {
             return Vec::new();
         };
         let watched = (!watch.0.is_zero()).then(|| {

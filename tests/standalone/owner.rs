@@ -157,6 +157,8 @@ fn the_same_command_with_another_variable_names_it_and_how_to_apply_it() {
     let with = |pairs: &[&str]| {
         let setup = by_hand(state.path(), port).command(servers::node());
         let setup = setup.flag("--env-file").flag(&file);
+        // Elsewhere it would be another server.
+        let setup = setup.flag("--cwd").flag("/");
         let flags = pairs.iter().flat_map(|pair| ["-e", pair]);
         flags.fold(setup, |setup, flag| setup.flag(flag))
     };

@@ -104,14 +104,15 @@ pub struct GenerationInfo {
     #[serde(with = "absent::processes")]
     #[schemars(with = "absent::processes::Pairs")]
     pub sidecars: Vec<(String, u32)>,
+    /// Those that are not ready; within this process only.
+    #[serde(skip)]
+    pub down: Vec<String>,
 }
 
 impl GenerationInfo {
     /// What it does after a restart that failed.
     pub fn stays(&self) -> String {
-        let down = self.sidecars.iter().filter(|(_, pid)| *pid == 0);
-        let down: Vec<&str> = down.map(|(name, _)| name.as_str()).collect();
-        match &down[..] {
+        match &self.down[..] {
             [] => format!("generation {} serves on", self.number),
             down => format!(
                 "generation {} stays, without {}",
@@ -119,6 +120,11 @@ impl GenerationInfo {
                 down.join(" and ")
             ),
         }
+    }
+
+    /// Whether any of its sidecars is ready.
+    pub fn serves(&self) -> bool {
+        self.down.len() < self.sidecars.len()
     }
 }
 

@@ -72,7 +72,7 @@ impl PendingRequests {
             end.outcome = ended(&verdict, false);
             let after = GenerationInfo {
                 number: serves,
-                sidecars: Vec::new(),
+                ..GenerationInfo::default()
             };
             log_end(&end, generation, &after);
             self.record.request(asked, &end);

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::ended;
 use super::services;
-use super::target::{self, Target};
+use super::target::{self, Target, ended};
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen, Overrides};
 use crate::service;
@@ -59,7 +58,8 @@ async fn without_service(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, C
         }
         Err(several) if several.exit == Exit::Usage => return Err(several),
         Err(_) => {
-            if let Some(ended) = ended::unnamed(ctx, env)? {
+            if let Some(ended) = ended::unnamed(&ctx.global, env)? {
+                ctx.ui.progress(&ended.told());
                 flags.instance = Some(ended.instance);
             }
         }

@@ -1,10 +1,10 @@
 //! How a command ends: its exit code, the same for every command, and the error that goes with it.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::downtime_probe::Downtime;
-use super::target::Target;
 use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
@@ -68,6 +68,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// A gateway that may be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub instance: String,
+    /// Its control socket.
+    pub control: PathBuf,
+}
+
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError {
@@ -85,7 +93,7 @@ pub struct CliError {
     /// What clients saw during the restart; only `--json` shows it.
     pub clients: Option<Box<ClientsSeen>>,
     /// The gateways of which one must be named; they are listed below the message.
-    pub choices: Vec<Target>,
+    pub choices: Vec<Choice>,
 }
 
 impl CliError {

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
-use super::ended;
 use super::services;
-use super::target::{self, Target};
+use super::target::{self, Target, ended};
 use super::{CliError, Context, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
@@ -65,8 +64,9 @@ impl KnownGateway {
         if known.unit.is_none()
             && known.silent.is_some()
             && name.is_none()
-            && let Some(ended) = ended::unnamed(ctx, &env)?
+            && let Some(ended) = ended::unnamed(&ctx.global, &env)?
         {
+            ctx.ui.progress(&ended.told());
             name = Some(ended.instance);
         }
         if let Some(name) = known

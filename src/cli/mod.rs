@@ -8,7 +8,6 @@ pub mod args;
 mod as_invoker;
 pub mod commands;
 mod downtime_probe;
-mod ended;
 mod error;
 mod findings_view;
 mod known_gateway;

@@ -61,15 +61,13 @@ pub(super) fn of_command(word: &str) -> Option<&'static [&'static str]> {
 
 /// What to type instead of an option that there is not, and its value, if one is given.
 fn of_option(command: &str, option: &str, value: Option<&str>) -> Option<Vec<String>> {
-    let name = option.split('=').next().unwrap_or_default();
-    match (command, name) {
+    match (command, option) {
         ("logs", "--since" | "--until") => {
-            let time = option.split_once('=').map(|(_, time)| time).or(value);
-            let time = time.unwrap_or("TIME");
+            let time = value.unwrap_or("TIME");
             Some(vec![
                 "the last lines, as many as you like: gatewayctl logs -n 1000".to_owned(),
                 format!(
-                    "those of a service, by time: journalctl -u UNIT {name} {time}   (gatewayctl list shows the unit)"
+                    "those of a service, by time: journalctl -u UNIT {option} {time}   (gatewayctl list shows the unit)"
                 ),
             ])
         }
@@ -109,8 +107,10 @@ pub(super) fn add(error: &mut clap::Error, line: &[String], command: Option<&str
     if error.kind() != ErrorKind::UnknownArgument {
         return;
     }
-    let value = line.iter().skip_while(|typed| **typed != word).nth(1);
-    if let Some(tips) = of_option(command, &word, value.map(String::as_str)) {
+    let joined = format!("{word}=");
+    let joined = line.iter().find_map(|typed| typed.strip_prefix(&joined));
+    let next = line.iter().skip_while(|typed| **typed != word).nth(1);
+    if let Some(tips) = of_option(command, &word, joined.or(next.map(String::as_str))) {
         return suggest(error, tips);
     }
     let is_file = word.contains(['/', '.']) && !word.starts_with('-');

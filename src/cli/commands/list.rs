@@ -110,8 +110,9 @@ pub async fn with_choices(ctx: &Context, mut error: CliError) -> CliError {
         return error;
     }
     let mut instances = Vec::new();
-    for target in &choices {
-        instances.extend(running(target).await);
+    for choice in choices {
+        let target = Target::at(&choice.instance, choice.control);
+        instances.extend(running(&target).await);
     }
     // One that runs only: of those that are down, none is asked for here.
     for service in services::all(ctx).await {

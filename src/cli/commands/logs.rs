@@ -13,9 +13,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::LogsArgs;
-use crate::cli::ended as gone;
 use crate::cli::log_tail::LogTail;
-use crate::cli::target::{self, Target};
+use crate::cli::target::{self, Target, ended as gone};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::{Method, SecretsAnswer, SecretsParams, Status};
@@ -82,8 +81,15 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         return log_of_job(ctx, &job, args).await;
     }
     let Some((peer, status)) = running else {
-        if let Some(ended) = gone::meant(ctx, &env)? {
-            return ended::logs(ctx, &ended, args).await;
+        if let Some(gone) = gone::meant(&ctx.global, &env)? {
+            let file = ended::file(&gone)?;
+            if ctx.ui.is_json() {
+                let answer = entries(&gone.instance, 0, Some(&file), Some(&file), args)?;
+                ctx.ui.object(&answer);
+                return Ok(Exit::Done);
+            }
+            ctx.ui.progress(&ended::told(&gone, &file));
+            return show(ctx, &file, args).await;
         }
         return Err(found
             .err()

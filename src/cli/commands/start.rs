@@ -1,9 +1,8 @@
 //! `gatewayctl start`.
 
-use crate::cli::ended;
 use crate::cli::preflight::refuse_invalid;
 use crate::cli::services;
-use crate::cli::target::Target;
+use crate::cli::target::{Target, ended};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Driven};
@@ -35,7 +34,7 @@ fn by_hand(ctx: &Context, env: &Env<'_>, mut error: CliError) -> CliError {
         let restart = target.next("restart");
         return error.with_help(format!("{restart}\n{as_service}"));
     }
-    let Ok(Some(ended)) = ended::meant(ctx, env) else {
+    let Ok(Some(ended)) = ended::meant(&ctx.global, env) else {
         return error;
     };
     error.add_line(format!(

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::ended;
 use super::selection::{named_state_dir, scope};
 use crate::cli::args::Global;
-use crate::cli::ended;
 use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::service::{self, Rights};

@@ -1,6 +1,7 @@
 //! Finds the selected gateway that runs, and its control socket.
 
 mod absence;
+pub mod ended;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ pub use self::selection::{
     of_service, overrides, scope, wanted_name,
 };
 use crate::cli::args::Global;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{Choice, CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client, SocketPeer};
 use crate::control::protocol::{FailureCode, Method, Progress, Status};
@@ -185,7 +186,11 @@ impl Target {
                 None => format!("say which one, as in --instance {}", first.instance),
             };
             let mut error = Exit::Usage.error("several gateways run here:");
-            error.choices = alive;
+            let choices = alive.into_iter().map(|one| Choice {
+                instance: one.instance,
+                control: one.control,
+            });
+            error.choices = choices.collect();
             return Err(error.with_help(help));
         }
         match (alive.pop(), denied) {

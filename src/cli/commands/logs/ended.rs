@@ -1,37 +1,30 @@
 //! The log of a gateway that was started by hand and has ended: the file that it printed to, or where its
 //! output went.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{entries, show};
-use crate::cli::args::LogsArgs;
-use crate::cli::ended::EndedGateway;
-use crate::cli::{CliError, Context, Exit};
+use crate::cli::target::ended::EndedGateway;
+use crate::cli::{CliError, Exit};
 use crate::state::paths::is_foreign;
 use crate::text::shell;
 
-/// Shows the end of its log.
+/// The file that has its log.
 ///
 /// # Errors
 /// [`Exit::NotRunning`] with where its output went, where nothing kept it.
-pub async fn logs(ctx: &Context, ended: &EndedGateway, args: &LogsArgs) -> Result<Exit, CliError> {
-    let name = &ended.instance;
-    let owner = ended.owner();
-    let output = owner.as_ref().and_then(|owner| owner.output.as_deref());
+pub fn file(ended: &EndedGateway) -> Result<PathBuf, CliError> {
+    let output = ended.owner().and_then(|owner| owner.output);
     // Another user's record can name any file: it is named, but not opened.
-    let file = output.filter(|path| path.is_file() && !is_foreign(&ended.state));
-    let Some(file) = file else {
-        return Err(not_kept(ended, output));
-    };
-    if ctx.ui.is_json() {
-        ctx.ui
-            .object(&entries(name, 0, Some(file), Some(file), args)?);
-        return Ok(Exit::Done);
+    match output {
+        Some(file) if file.is_file() && !is_foreign(&ended.state) => Ok(file),
+        output => Err(not_kept(ended, output.as_deref())),
     }
-    let file_word = shell::word(file);
-    ctx.ui
-        .progress(&format!("{name} has ended; this is the end of {file_word}"));
-    show(ctx, file, args).await
+}
+
+/// What is said before it is shown.
+pub fn told(ended: &EndedGateway, file: &Path) -> String {
+    let (name, file) = (&ended.instance, shell::word(file));
+    format!("{name} has ended; this is the end of {file}")
 }
 
 fn not_kept(ended: &EndedGateway, output: Option<&Path>) -> CliError {

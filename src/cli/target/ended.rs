@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::args::Global;
-use super::target;
-use super::{CliError, Context, Exit};
+use super::selection;
+use crate::cli::args::Global;
+use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::service;
 use crate::state::history;
@@ -36,6 +36,11 @@ impl EndedGateway {
         })
     }
 
+    /// What is said of one that nobody named.
+    pub fn told(&self) -> String {
+        format!("none runs; this is of {}, which has ended", self.instance)
+    }
+
     /// What its last process wrote about itself; none of one that runs.
     pub fn owner(&self) -> Option<Owner> {
         Owner::read(&self.state).filter(|owner| owner.lives() == Some(false))
@@ -53,27 +58,20 @@ pub fn all(env: &Env<'_>) -> Vec<EndedGateway> {
 }
 
 /// The only one, where no flag, variable or configuration says which gateway is meant, and none runs or
-/// is installed. That is said, since nobody named it.
+/// is installed.
 ///
 /// # Errors
 /// [`Exit::Usage`] with the list when there are several.
-pub fn unnamed(ctx: &Context, env: &Env<'_>) -> Result<Option<EndedGateway>, CliError> {
-    let installed = || service::installed(env, target::scope(&ctx.global));
-    if !is_unnamed(&ctx.global, env) || !installed().is_empty() {
+pub fn unnamed(global: &Global, env: &Env<'_>) -> Result<Option<EndedGateway>, CliError> {
+    let installed = || service::installed(env, selection::scope(global));
+    if !is_unnamed(global, env) || !installed().is_empty() {
         return Ok(None);
     }
     let mut all = all(env);
     if let [first, _, ..] = &all[..] {
         return Err(several(&all, first));
     }
-    let only = all.pop();
-    if let Some(only) = &only {
-        ctx.ui.progress(&format!(
-            "none runs; this is of {}, which has ended",
-            only.instance
-        ));
-    }
-    Ok(only)
+    Ok(all.pop())
 }
 
 /// The one that flags, variables or the configuration name, or else [`unnamed`]; none that has left no
@@ -81,14 +79,13 @@ pub fn unnamed(ctx: &Context, env: &Env<'_>) -> Result<Option<EndedGateway>, Cli
 ///
 /// # Errors
 /// Those of [`unnamed`].
-pub fn meant(ctx: &Context, env: &Env<'_>) -> Result<Option<EndedGateway>, CliError> {
-    let global = &ctx.global;
-    let name = target::wanted_name(global, env);
+pub fn meant(global: &Global, env: &Env<'_>) -> Result<Option<EndedGateway>, CliError> {
+    let name = selection::wanted_name(global, env);
     let configured = || {
-        let loaded = config::load(&target::overrides(global, env), env).ok()?;
+        let loaded = config::load(&selection::overrides(global, env), env).ok()?;
         loaded.config.gateway.state_dir
     };
-    if let Some(dir) = target::named_state_dir(global, env).or_else(configured) {
+    if let Some(dir) = selection::named_state_dir(global, env).or_else(configured) {
         let name = name.or_else(|| Owner::read(&dir).map(|owner| owner.instance));
         let name = name.filter(|name| config::check_instance(name).is_ok());
         let name = name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
@@ -99,16 +96,16 @@ pub fn meant(ctx: &Context, env: &Env<'_>) -> Result<Option<EndedGateway>, CliEr
             let mut states = Paths::usual_states(env, &name).into_iter();
             Ok(states.find_map(|dir| EndedGateway::of(name.clone(), dir)))
         }
-        None => unnamed(ctx, env),
+        None => unnamed(global, env),
     }
 }
 
 /// Whether nothing says which gateway is meant.
 pub fn is_unnamed(global: &Global, env: &Env<'_>) -> bool {
-    target::wanted_name(global, env).is_none()
-        && target::named_by_path(global, env).is_none()
-        && target::scope(global) != Some(Scope::System)
-        && !target::config_path(global, env).exists()
+    selection::wanted_name(global, env).is_none()
+        && selection::named_by_path(global, env).is_none()
+        && selection::scope(global) != Some(Scope::System)
+        && !selection::config_path(global, env).exists()
 }
 
 fn several(all: &[EndedGateway], first: &EndedGateway) -> CliError {

@@ -373,6 +373,15 @@ fn a_word_that_is_almost_right_is_answered_with_the_one_that_is_meant() {
         (&["rnu", "--", "x"][..], "gateway run"),
         (&["node", "server.js"], "gateway run -- node"),
         (&["run", "--lisen", "1", "--", "x"], "'--listen'"),
+        (
+            &["run", "--listen", "99999", "--", "x"],
+            "from 1 to 65535, as in \"8080\"",
+        ),
+        (
+            &["run", "--listen", "127.0.0.1:70000", "--", "x"],
+            "from 1 to 65535",
+        ),
+        (&["run", "--port", "99999", "--", "x"], "--listen 8080"),
         (&["restart"], "gatewayctl restart"),
         (&["restrat"], "gatewayctl restart"),
     ] {

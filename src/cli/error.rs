@@ -57,7 +57,7 @@ impl Exit {
             clean: None,
             probe: None,
             clients: None,
-            choices: Vec::new(),
+            choices: Box::default(),
         }
     }
 }
@@ -93,7 +93,7 @@ pub struct CliError {
     /// What clients saw during the restart; only `--json` shows it.
     pub clients: Option<Box<ClientsSeen>>,
     /// The gateways of which one must be named; they are listed below the message.
-    pub choices: Vec<Choice>,
+    pub choices: Box<[Choice]>,
 }
 
 impl CliError {

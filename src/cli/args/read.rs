@@ -51,20 +51,20 @@ impl CtlCli {
 
 /// What was most likely meant by a word that is not known: that word in quotation marks, or what to type.
 pub fn meant(error: &clap::Error) -> Option<String> {
-    if let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) {
-        let tips: Vec<String> = tips.iter().map(ToString::to_string).collect();
-        return Some(tips.join("; "));
-    }
     let kinds = [
         ContextKind::SuggestedSubcommand,
         ContextKind::SuggestedArg,
         ContextKind::SuggestedValue,
     ];
-    let words = kinds.into_iter().find_map(|kind| error.get(kind))?;
-    match words {
+    let words = kinds.into_iter().find_map(|kind| error.get(kind));
+    match words.or(error.get(ContextKind::Suggested))? {
         ContextValue::String(word) => Some(format!("'{word}'")),
         // The most similar one is the last.
         ContextValue::Strings(words) => words.last().map(|word| format!("'{word}'")),
+        ContextValue::StyledStrs(tips) => {
+            let tips: Vec<String> = tips.iter().map(ToString::to_string).collect();
+            Some(tips.join("; "))
+        }
         _ => None,
     }
 }

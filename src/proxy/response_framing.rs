@@ -35,6 +35,8 @@ enum FramingPart {
     Chunk(u64),
     /// The end of the line after a chunk.
     ChunkEnd,
+    /// A body that is not chunked: nothing of it came.
+    Body,
     /// What is no chunk, or comes after the last one.
     Rest,
 }
@@ -92,6 +94,16 @@ impl ResponseFraming {
         self.lines
     }
 
+    /// Whether the server has more of this response, as far as it can be told: it ends in a head, before
+    /// the first byte of a body, or in a chunk.
+    pub fn is_cut(&self) -> bool {
+        match self.part {
+            FramingPart::Rest => false,
+            FramingPart::Size { size, complete } => self.data == 0 || size > 0 || complete,
+            _ => true,
+        }
+    }
+
     /// The heads of interim responses but 100 that came whole since this was last asked.
     pub fn take_interim(&mut self) -> Option<Vec<u8>> {
         let whole = std::mem::take(&mut self.interim_whole);
@@ -106,7 +118,10 @@ impl ResponseFraming {
                 return bytes.len();
             }
             match &mut self.part {
-                FramingPart::Rest => return 0,
+                FramingPart::Body | FramingPart::Rest => {
+                    self.part = FramingPart::Rest;
+                    return 0;
+                }
                 FramingPart::Chunk(left) => {
                     let count = bytes
                         .len()
@@ -209,7 +224,7 @@ impl ResponseFraming {
                     size: 0,
                     complete: false,
                 },
-                (false, false) => FramingPart::Rest,
+                (false, false) => FramingPart::Body,
             },
             (FramingPart::HeaderLine { interim, .. }, b'\n') => {
                 self.lines += 1;
@@ -255,7 +270,7 @@ impl ResponseFraming {
                 complete: false,
             },
             (FramingPart::ChunkEnd, _) => FramingPart::ChunkEnd,
-            (FramingPart::Chunk(_) | FramingPart::Rest, _) => FramingPart::Rest,
+            (FramingPart::Chunk(_) | FramingPart::Body | FramingPart::Rest, _) => FramingPart::Rest,
         };
     }
 }

@@ -28,6 +28,11 @@ use crate::os::platform;
 /// server could send these without end. hyper reads at most a tenth of it ahead into a body.
 const HEAD_MAX: u64 = 4 * 1024 * 1024;
 
+/// What is shorter than a packet. A server that writes a head and a body apart, as Python's http.server
+/// does, sends such a second piece only when the first one is acknowledged (RFC 896), and our kernel
+/// waits up to 40 ms with that, for something to send along.
+const PIECE: usize = 1400;
+
 /// A connection that takes one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
@@ -233,6 +238,7 @@ impl UpstreamIo {
     /// Follows the response in what was read, and takes surplus header lines out of it.
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
+        let bytes_read = bytes.len();
         let left = match self.filter.in_line() {
             true => bytes.len(),
             false => self.framing.advance(bytes, self.heads.plain()),
@@ -244,6 +250,9 @@ impl UpstreamIo {
             (self.filter).add(left, &mut self.framing, surplus, self.heads)?;
             buf.set_filled(plain);
             self.filter.give(buf);
+        }
+        if bytes_read < PIECE && self.framing.is_cut() {
+            platform::acknowledge(&self.stream);
         }
         if let Some(heads) = self.framing.take_interim()
             && let Some(client) = &*lock(&self.traffic.interim)

@@ -47,6 +47,9 @@ pub fn unacknowledged(_: &impl AsRawFd) -> bool {
     false
 }
 
+/// Nothing here tells the kernel to acknowledge what came.
+pub fn acknowledge(_: &tokio::net::TcpStream) {}
+
 unsafe extern "C" {
     /// Since macOS 10.12: the working directory of this thread alone; -1 for that of the process.
     fn pthread_fchdir_np(dir: c_int) -> c_int;

@@ -107,7 +107,11 @@ impl ResponseFraming {
     /// The heads of interim responses but 100 that came whole since this was last asked.
     pub fn take_interim(&mut self) -> Option<Vec<u8>> {
         let whole = std::mem::take(&mut self.interim_whole);
-        (whole > 0).then(|| self.interim.drain(..whole).collect())
+        if whole == 0 {
+            return None;
+        }
+        let begun = self.interim.split_off(whole);
+        Some(std::mem::replace(&mut self.interim, begun))
     }
 
     /// Moves on by `bytes`, up to the line after the first `most` header lines of a head. Returns
@@ -338,5 +342,31 @@ mod tests {
             let border = if line.trim().is_empty() { 0 } else { 2 };
             assert_eq!(framing.border(), border, "{line:?}");
         }
+    }
+
+    #[test]
+    fn interim_responses_are_told_whole_and_in_their_order() {
+        let all = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\nlink: a\n\nHTTP/1.1 102 \r\nT: b\r\n\r\nHTTP/1.1 200 OK\r\nc: d\r\n\r\n";
+        for step in 1..all.len() {
+            let (mut framing, mut told) = (ResponseFraming::default(), Vec::new());
+            for piece in all.as_bytes().chunks(step) {
+                framing.advance(piece, usize::MAX);
+                told.extend(framing.take_interim().unwrap_or_default());
+            }
+            let told = String::from_utf8(told).unwrap();
+            let expected = "HTTP/1.1 103 \r\nlink: a\n\nHTTP/1.1 102 \r\nT: b\r\n\r\n";
+            assert_eq!(told, expected, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn an_interim_response_that_is_too_long_is_dropped_and_the_next_one_is_told() {
+        let long = "a".repeat(INTERIM_MAX);
+        let mut framing = ResponseFraming::default();
+        framing.advance(b"HTTP/1.1 103 x\r\na: ", usize::MAX);
+        framing.advance(long.as_bytes(), usize::MAX);
+        framing.advance(b"\r\n\r\nHTTP/1.1 103 x\r\nb: c\r\n\r\n", usize::MAX);
+        let told = framing.take_interim().unwrap();
+        assert_eq!(told, b"HTTP/1.1 103 \r\nb: c\r\n\r\n");
     }
 }

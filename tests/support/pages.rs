@@ -220,12 +220,17 @@ fn is_like(shown: &str, said: &str) -> bool {
     }
 }
 
+/// What stands behind a word.
+const MARKS: [char; 4] = [',', ';', ':', ')'];
+
 /// A line with a sign in place of what differs from run to run.
 fn pattern(line: &str) -> String {
     let words = line.split_whitespace().map(|word| match word {
         word if word.starts_with('/') => "/…".to_owned(),
-        // The unit of a time.
-        "ms" | "s" | "min" => "t".to_owned(),
+        // The unit of a time, and what may follow it.
+        word if ["ms", "s", "min"].contains(&word.trim_end_matches(MARKS)) => {
+            format!("t{}", &word[word.trim_end_matches(MARKS).len()..])
+        }
         word => {
             let mut text = String::new();
             for c in word.chars() {

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::generation::Generation;
 use super::handover::migrate;
 use super::listeners::Listeners;
-use crate::config::LimitsSection;
+use crate::config::{Config, LimitsSection};
 use crate::os::descriptors;
 use crate::proxy::{Backend, Front, ListenSocket, Workers};
 
@@ -100,7 +100,12 @@ impl FrontDoor {
     pub fn serve(&mut self, generation: &Generation) {
         self.front.publish(generation.table());
         self.accept_first_clients();
-        let config = &generation.config;
+        self.apply(&generation.config);
+    }
+
+    /// Logs, limits clients and listens as a configuration says, also where it says what it said before:
+    /// a socket whose path was removed has been opened again.
+    pub fn apply(&mut self, config: &Config) {
         self.front.access_log.set(config);
         self.limit_connections(config.limits.connections);
         self.listeners.prune(&config.gateway.listen);

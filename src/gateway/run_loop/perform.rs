@@ -277,6 +277,7 @@ impl Gateway {
     fn unchanged(&mut self, number: u64, material: Material) {
         let actions = self.recovery.ladder.adopted(&material.configuration);
         self.material = material;
+        self.front_door.apply(&self.material.loaded.config);
         self.recovery.start_succeeded();
         self.climb(actions);
         self.traces.give_up();

@@ -93,7 +93,7 @@ fn names(directory: &File) -> io::Result<Vec<OsString>> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::resource::{Resource, getrlimit};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::sys::stat::mkdirat;
 
     use super::*;
@@ -107,7 +107,9 @@ mod tests {
         let tree = top.path().join("tree");
         std::fs::create_dir(&tree).unwrap();
         std::os::unix::fs::symlink(&kept, tree.join("link")).unwrap();
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).unwrap().0.min(20_000);
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let descriptors = hard.min(1_000);
+        setrlimit(Resource::RLIMIT_NOFILE, descriptors, hard).unwrap();
         let mut at = File::open(&tree).unwrap();
         for _ in 0..descriptors + 10 {
             mkdirat(&at, "d", Mode::S_IRWXU).unwrap();

@@ -15,6 +15,28 @@ class Gateway < Formula
     man7.install Dir["man/*.7"]
     man8.install Dir["man/*.8"]
     generate_completions_from_executable(bin/"gatewayctl", "completions", shells: [:bash, :zsh, :fish])
+    starter = Utils.safe_popen_read(bin/"gatewayctl", "config", "init", "--stdout")
+    (buildpath/"gateway.toml").write starter
+    (etc/"gateway").install "gateway.toml"
+  end
+
+  def caveats
+    <<~EOS
+      Write into #{etc}/gateway/gateway.toml what to start, then: brew services start gateway
+      To restart the server behind it without losing a request: gatewayctl restart
+      The addresses of this service are closed while the gateway itself restarts. For a job whose
+      addresses launchd holds open meanwhile: gatewayctl install
+    EOS
+  end
+
+  service do
+    run [opt_bin/"gateway", "run", "--config", etc/"gateway/gateway.toml"]
+    keep_alive true
+    process_type :interactive
+    environment_variables PATH: std_service_path_env
+    working_dir HOMEBREW_PREFIX
+    log_path var/"log/gateway.log"
+    error_log_path var/"log/gateway.log"
   end
 
   test do

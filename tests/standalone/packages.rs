@@ -203,6 +203,29 @@ fn the_tarball_is_installed_only_with_the_right_checksum_and_removed_without_a_t
     assert!(done && left.is_empty(), "{said}: {left}");
 }
 
+/// Evaluates the service block of a formula, as far as Homebrew's own words are used in it
+/// (docs.brew.sh/Formula-Cookbook, "Service block methods").
+const SERVICE_OF_A_FORMULA: &str = r##"
+require "pathname"
+HOMEBREW_PREFIX = Pathname("/brew")
+class Service
+  def opt_bin = Pathname("/opt/bin")
+  def etc = Pathname("/etc")
+  def var = Pathname("/var")
+  def std_service_path_env = "path"
+  def environment_variables(all) = puts("environment_variables: #{all.map { |name, value| "#{name}=#{value}" }.join}")
+  %i[run keep_alive process_type working_dir log_path error_log_path].each do |key|
+    define_method(key) { |value| puts "#{key}: #{Array(value).join(" ")}" }
+  end
+end
+class Formula
+  def self.test = nil
+  def self.method_missing(name, *) = nil
+  def self.service(&block) = Service.new.instance_eval(&block)
+end
+load ARGV[0]
+"##;
+
 #[test]
 fn the_formula_is_ruby_and_names_a_source_with_everything_that_it_takes() {
     let dir = tempfile::tempdir().unwrap();
@@ -210,6 +233,13 @@ fn the_formula_is_ruby_and_names_a_source_with_everything_that_it_takes() {
         return;
     };
     must("ruby", &["-c", text(&formula)]);
+    let service = must("ruby", &["-e", SERVICE_OF_A_FORMULA, text(&formula)]);
+    assert_eq!(
+        service.trim(),
+        "run: /opt/bin/gateway run --config /etc/gateway/gateway.toml\n\
+         keep_alive: true\nprocess_type: interactive\nenvironment_variables: PATH=path\n\
+         working_dir: /brew\nlog_path: /var/log/gateway.log\nerror_log_path: /var/log/gateway.log"
+    );
     let words = std::fs::read_to_string(&formula).unwrap();
     let value = |key: &str| {
         let line = words.lines().find_map(|line| line.trim().strip_prefix(key));

@@ -126,6 +126,7 @@
 //! | stale | of a gateway: proven to be left behind, so that it may be ended |
 //! | stand-by | the state of a second gateway that waits until the owner is gone |
 //! | strategy | where the next generation lives: in-process, respawn or exit |
+//! | subscriber | who follows the events of a gateway over its control socket |
 //! | supervisor | what started this process and follows it: systemd, launchd, s6, a container engine, a terminal |
 //! | throttle | the growing wait before sidecars start after rapid starts |
 //! | ticket | the proof that one request or tunnel is under way at a backend |

@@ -109,6 +109,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Update(args) => commands::update::update(ctx, args).await,
         CtlCommand::Doctor(args) => commands::doctor::doctor(ctx, args).await,
         CtlCommand::Inhibit(args) => commands::inhibit::inhibit(ctx, args).await,
+        CtlCommand::Events(args) => commands::events::events(ctx, args).await,
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
         CtlCommand::Config(command) => commands::config::config(ctx, command).await,

@@ -12,6 +12,9 @@ use crate::diagnose::doctor;
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
 
+/// The place in gateway-control(7) of what is made from the types of the events.
+const EVENTS: &str = ".\\\" EVENTS\n";
+
 /// The sections of a page that are written by hand.
 fn by_hand(page: &str) -> &'static str {
     match page {
@@ -35,6 +38,9 @@ pub fn pages() -> Vec<(String, String)> {
         collect(&program, program.get_name(), &mut pages);
     }
     pages.push((doctor::manual::NAME.to_owned(), doctor::manual::page()));
+    let control = include_str!("pages/gateway-control.roff");
+    let control = control.replace(EVENTS, &schema::events());
+    pages.push(("gateway-control.7".to_owned(), control));
     pages.push(("gatewayctl-json.7".to_owned(), schema::page()));
     pages.push(("gatewayctl-json.schema.json".to_owned(), schema::schemas()));
     pages
@@ -89,6 +95,7 @@ mod tests {
     use super::*;
     use crate::control::protocol::{
         DrainCause, EventName, FailureCode, RecoveryRung, ReleaseCause, SidecarStateName, Stage,
+        Topic,
     };
     use crate::stale::{EndProof, KeepCode};
     use crate::state::history::PreviousEnd;
@@ -309,6 +316,7 @@ mod tests {
                 ".SS inhibit|.I released\n|.I cause\n",
                 all::<ReleaseCause>(),
             ),
+            (".SS subscribe|.IR topics", all::<Topic>()),
             (".SH PROGRESS|.I stage\n", all::<ProgressStage>()),
             ("history.jsonl|.I ended\n", ends),
             (
@@ -337,7 +345,9 @@ mod tests {
         }
         let events = behind(&page, ".SS inhibit");
         for event in all_but(&[EventName::Progress]) {
-            assert!(events.contains(&format!(".I {event}\n")), "{event}");
+            let by_hand = events.contains(&format!(".I {event}\n"));
+            let made = events.contains(&format!(".SS {event}\n"));
+            assert!(by_hand || made, "{event}");
         }
     }
 

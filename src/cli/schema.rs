@@ -9,6 +9,7 @@ use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
 use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
 use super::commands::demo::DemoAnswer;
+use super::commands::events::EventLine;
 use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
@@ -23,6 +24,7 @@ use super::findings_view::DoctorReport;
 use super::restart_report::RestartAnswer;
 use super::restart_via_manager::{ManagerRestartAnswer, ScheduledRestart};
 use super::ui::Text;
+use crate::control::protocol::GatewayEvent;
 use crate::service::{Driven, InstallReport, Uninstalled};
 use crate::text::roff::escape;
 
@@ -45,7 +47,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 27] {
+fn answers() -> [AnswerSchema; 28] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -54,6 +56,7 @@ fn answers() -> [AnswerSchema; 27] {
             "status of an installed gateway that does not answer",
         ),
         of::<StatusChange>("change", "status --watch, a line for each change"),
+        of::<EventLine>("events", "events, a line for each event"),
         of::<WhyReport>("why", "why"),
         of::<HistoryAnswer>("history", "history"),
         of::<GatewayList>("list", "list"),
@@ -104,8 +107,8 @@ pub fn page() -> String {
         ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n.TH gatewayctl\\-json 7 \"\" \"gateway\" \"gateway\"\n.SH NAME\ngatewayctl\\-json \\- what gatewayctl prints with \\-\\-json\n\
         .SH DESCRIPTION\nWith \\fB\\-\\-json\\fR every command of gatewayctl(8) prints exactly one JSON object on standard output, errors included; \
         progress stays on standard error, and the exit code says the same as without it.\n.PP\n\
-        Three print something else: \\fBlogs\\fR one object for each entry of the journal, in the journal's own fields; \
-        \\fBstatus \\-\\-watch\\fR one object a line for each change; \\fBinhibit\\fR whatever its command prints. \
+        Four print something else: \\fBlogs\\fR one object for each entry of the journal, in the journal's own fields; \
+        \\fBstatus \\-\\-watch\\fR one object a line for each change, and \\fBevents\\fR one for each event; \\fBinhibit\\fR whatever its command prints. \
         \\fBconfig show\\fR prints the configuration, as in gateway.toml(5), and \\fBconfig schema\\fR its schema.\n.PP\n\
         Fields may be added in later versions; those that are here stay. Times are RFC 3339 in UTC, lengths of time milliseconds. \
         \"Optional\" fields may be absent or null. The same as JSON schemas is in the file gatewayctl\\-json.schema.json.\n.SH OBJECTS\n",
@@ -127,6 +130,23 @@ pub fn page() -> String {
     page
 }
 
+/// What subscribers are told: a part of gateway-control(7).
+pub fn events() -> String {
+    let schema = of::<GatewayEvent>("event", "").schema;
+    let definitions = &schema["$defs"];
+    let mut page = String::new();
+    for event in schema["oneOf"].as_array().into_iter().flatten() {
+        let fields = &event["properties"];
+        let name = fields["event"]["const"].as_str().unwrap_or_default();
+        let payload = kind(&fields["payload"]);
+        page.push_str(&format!(".SS {}\n", roff(name)));
+        let about = event["description"].as_str().unwrap_or_default();
+        page.push_str(&format!("{}\n.PP\n", roff(about)));
+        describe(&mut page, &definitions[payload]);
+    }
+    page
+}
+
 /// The fields of an object, the words of an enumeration, or the kinds of either.
 fn describe(page: &mut String, schema: &Value) {
     let list = |key: &str| schema[key].as_array().into_iter().flatten();
@@ -142,6 +162,10 @@ fn describe(page: &mut String, schema: &Value) {
             if required { "" } else { ", optional" },
             roff(field["description"].as_str().unwrap_or_default())
         ));
+    }
+    if let Some(path) = schema["$ref"].as_str() {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        page.push_str(&format!(".PP\nand the fields of {}\n", roff(name)));
     }
     for word in list("enum").filter_map(Value::as_str) {
         page.push_str(&format!(".br\n\\(dq{}\\(dq\n", roff(word)));

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::frames::{self, ReadFrame};
-use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
+use super::protocol::{EventName, FRAME_MAX, Failure, Frame, GatewayEvent, Method, Progress};
 use crate::os::mapped_owner;
 use crate::os::process::{PidFd, ProcessKey};
 use crate::os::unix_socket;
@@ -92,6 +92,14 @@ fn process_of(stream: &UnixStream, pid: u32) -> Option<ProcessKey> {
     }
 }
 
+/// An event of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NumberedEvent {
+    /// Counts from 1.
+    pub seq: u64,
+    pub event: GatewayEvent,
+}
+
 /// A connection to a gateway.
 #[derive(Debug)]
 pub struct Client {
@@ -150,7 +158,7 @@ impl Client {
         frames::write(&mut self.writer, &request).await?;
         loop {
             match frames::read(&mut self.reader).await? {
-                ReadFrame::Frame(Frame::Event { event, payload })
+                ReadFrame::Frame(Frame::Event { event, payload, .. })
                     if event.parse() == Ok(EventName::Progress) =>
                 {
                     // A step of a later version may have another form: only the answer counts.
@@ -184,9 +192,30 @@ impl Client {
     pub async fn event(&mut self) -> io::Result<Option<(EventName, Value)>> {
         loop {
             match frames::read(&mut self.reader).await? {
-                ReadFrame::Frame(Frame::Event { event, payload }) => {
+                ReadFrame::Frame(Frame::Event { event, payload, .. }) => {
                     if let Ok(event) = event.parse() {
                         return Ok(Some((event, payload)));
+                    }
+                }
+                ReadFrame::Frame(_) | ReadFrame::Garbage(_) => {}
+                ReadFrame::End | ReadFrame::TooLong => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for the next event of a subscription; none when the gateway closed the connection. Events
+    /// of a later version are skipped.
+    pub async fn next_event(&mut self) -> io::Result<Option<NumberedEvent>> {
+        loop {
+            match frames::read(&mut self.reader).await? {
+                ReadFrame::Frame(Frame::Event {
+                    event,
+                    payload,
+                    seq: Some(seq),
+                }) => {
+                    let name = event.parse().ok();
+                    if let Some(event) = name.and_then(|name| GatewayEvent::of(name, payload)) {
+                        return Ok(Some(NumberedEvent { seq, event }));
                     }
                 }
                 ReadFrame::Frame(_) | ReadFrame::Garbage(_) => {}

@@ -45,6 +45,7 @@ impl FakeGateway {
         ));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, ending) = (Arc::clone(&asked), stop.clone());
+        let subscribers = server::Subscribers::default();
         tokio::spawn(async move {
             while let Some(call) = calls.recv().await {
                 log.lock().unwrap().push(call.method.clone());
@@ -57,6 +58,7 @@ impl FakeGateway {
                     // The connection is held by the answer's receiver alone, and so is the lease.
                     Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
                     Method::Secrets(_) => call.reply.done(&SecretsAnswer { lines: Vec::new() }),
+                    Method::Subscribe(params) => subscribers.add(params.topics(), &[], call.reply),
                     Method::Recover => {
                         let message = "nothing to recover from";
                         call.reply

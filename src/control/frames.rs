@@ -83,6 +83,7 @@ mod tests {
         let event = Frame::Event {
             event: "progress".to_owned(),
             payload: payload.clone(),
+            seq: None,
         };
         let answer = Frame::Res {
             id: "7".to_owned(),

@@ -20,9 +20,9 @@ use crate::control::server::{HeldConnection, OWN_MAX, Reply};
 use crate::os::mutex::lock;
 use crate::os::process::{Ended, PidFd};
 
-/// The most leases at once: half of the connections that the control socket takes, so that
+/// The most leases at once: a quarter of the connections that the control socket takes, so that
 /// gatewayctl can always connect.
-const LEASES_MAX: usize = OWN_MAX / 2;
+const LEASES_MAX: usize = OWN_MAX / 4;
 
 /// All leases of this process.
 #[derive(Debug, Default)]

@@ -47,6 +47,7 @@ mod config_source;
 mod context;
 mod control_end;
 mod drain;
+mod event_feed;
 mod fdstore_clients;
 mod front_door;
 mod generation;

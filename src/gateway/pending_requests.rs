@@ -16,9 +16,10 @@ use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
 use crate::config::Dur;
 use crate::control::protocol::{
-    Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
+    Failure, FailureCode, GatewayEvent, GenerationInfo, LastRestart, Outcome, Progress,
+    RestartEvent,
 };
-use crate::control::server::{Caller, Reply};
+use crate::control::server::{Caller, Reply, Subscribers};
 use crate::proxy::Front;
 use crate::state::clients_seen::ClientsSeen;
 use crate::state::history;
@@ -129,6 +130,8 @@ pub struct PendingRequests {
     count: u64,
     /// Where requests are remembered.
     record: LifeRecord,
+    /// Who is told how they end.
+    subscribers: Subscribers,
     /// It was said that old and new run side by side.
     overlap_explained: bool,
     /// How the last one ended.
@@ -137,7 +140,7 @@ pub struct PendingRequests {
 
 impl PendingRequests {
     /// None yet; each is remembered at its end. A successor's predecessor has explained the overlap.
-    pub fn new(record: LifeRecord, successor: bool) -> Self {
+    pub fn new(record: LifeRecord, subscribers: Subscribers, successor: bool) -> Self {
         Self {
             waiting: HashMap::new(),
             for_drain: Vec::new(),
@@ -146,6 +149,7 @@ impl PendingRequests {
             unanswered: Vec::new(),
             count: 0,
             record,
+            subscribers,
             overlap_explained: successor,
             last: None,
         }
@@ -284,6 +288,8 @@ impl PendingRequests {
             self.fulfil(generation, &request.asked, &end);
         }
         self.record.request(request.asked, &end);
+        let told = RestartEvent::Ended(Box::new(end.clone()));
+        self.subscribers.publish(&GatewayEvent::Restart(told));
         let (outcome, notes) = (end.outcome.outcome, notes_of_cut(&end.cut, &end.ended));
         self.last = Some(end);
         let Asker::Client(_, reply) = request.asker else {

@@ -17,6 +17,7 @@ mod passages;
 mod perform;
 mod relapse;
 mod status;
+mod subscriptions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use super::config_source::Material;
 use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::drain::budget::Cut;
+use super::event_feed::EventFeed;
 use super::front_door::FrontDoor;
 use super::generations::Generations;
 use super::handover::predecessor_side::PredecessorSide;
@@ -72,6 +74,7 @@ pub struct Gateway {
     pub traces: Traces,
     pub control: ControlEnd,
     pub leases: Arc<Leases>,
+    pub feed: EventFeed,
     pub requests: PendingRequests,
     pub passages: Passages,
     pub construction: Construction,

@@ -13,6 +13,7 @@ use super::claim::{NoRight, RightToServe, claim};
 use super::config_source::{Material, usable_whole};
 use super::context::GatewayContext;
 use super::control_end::ControlEnd;
+use super::event_feed::EventFeed;
 use super::front_door::FrontDoor;
 use super::generations::Generations;
 use super::handover::predecessor_side::PredecessorSide;
@@ -35,6 +36,7 @@ use super::supervision::Supervision;
 use super::traces::Traces;
 use super::{fdstore_clients, ownership, standby};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::control::server::Subscribers;
 use crate::launchd::sockets;
 use crate::os::task::log_panics;
 use crate::os::terminal;
@@ -306,6 +308,7 @@ async fn assemble(
     let program = Program::of_this_process()
         .map_err(|error| format!("cannot tell which program this is: {error}"))?;
     let predecessor = predecessor_side(given.incoming, &events)?;
+    let subscribers = Subscribers::new(Arc::clone(&front_door.front.control));
     let context = GatewayContext {
         front: Arc::clone(&front_door.front),
         flags: given.flags,
@@ -324,7 +327,12 @@ async fn assemble(
         traces: given.traces,
         control,
         leases: Arc::default(),
-        requests: PendingRequests::new(life.recovery.record.clone(), candidate),
+        requests: PendingRequests::new(
+            life.recovery.record.clone(),
+            subscribers.clone(),
+            candidate,
+        ),
+        feed: EventFeed::new(subscribers),
         passages: Passages::default(),
         construction: Construction::default(),
         generations: Generations::default(),

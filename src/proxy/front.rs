@@ -21,6 +21,7 @@ use super::stats::Stats;
 use super::wave::Wave;
 use super::{RoutingTable, Settings};
 use crate::config::Config;
+use crate::control::counters::ControlCounters;
 
 /// What all connections and the gateway's run loop share.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Front {
     remark: watch::Sender<Option<Arc<Reason>>>,
     /// The bearer token of `/_gateway/…`; until it is set, no client has access.
     pub token: OnceLock<String>,
+    /// What happened at the control connections.
+    pub control: Arc<ControlCounters>,
     closing: AtomicBool,
 }
 
@@ -80,6 +83,7 @@ impl Front {
             refusal: watch::Sender::new(None),
             remark: watch::Sender::new(None),
             token: OnceLock::new(),
+            control: Arc::default(),
             closing: AtomicBool::new(false),
         })
     }

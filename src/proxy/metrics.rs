@@ -154,6 +154,11 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
         ),
         ("tunnels", "Tunnels open now.", now(&stats.tunnels)),
         (
+            "control_subscribers",
+            "Control connections that follow events now.",
+            now(&front.control.subscribers),
+        ),
+        (
             "held",
             "Requests waiting for a sidecar now.",
             now(&stats.held),
@@ -191,6 +196,11 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
             "clients_displaced",
             "Silent clients disconnected to make room for others.",
             &stats.displaced,
+        ),
+        (
+            "control_dropped",
+            "Control connections ended because events were not read.",
+            &front.control.dropped,
         ),
         (
             "access_log_lost",

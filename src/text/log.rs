@@ -20,6 +20,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::log_file::StderrFile;
 pub use super::log_file::VARIABLE as FILE_VARIABLE;
 use super::log_queue::LogQueue;
+use super::log_tap::{self, LogLine};
 pub use crate::text::escape::escape;
 use crate::text::redact::Redactor;
 
@@ -200,6 +201,11 @@ impl SidecarLog {
         let redacted = self.redactor.text(text);
         let hidden = redacted != text;
         let text = escape(redacted.trim_end_matches(['\r', '\n'])).into_owned();
+        log_tap::pass(|| LogLine {
+            level: Level::INFO,
+            sidecar: Some(&self.name),
+            text: &text,
+        });
         let length = text.len();
         let log = self.clone();
         let write = move || log.write(stream, &text);
@@ -274,10 +280,25 @@ impl<S: Subscriber> Layer<S> for ToJournal {
             values: Vec::new(),
         };
         event.record(&mut taken);
+        let message = (taken.values.iter()).find(|(field, _)| field.name() == "message");
+        pass_on(
+            *event.metadata().level(),
+            message.map_or("", |(_, text)| text),
+        );
         let length = taken.values.iter().map(|(_, value)| value.len()).sum();
         let journal = self.0.clone();
         enqueue(length, move || taken.give_to(&journal));
     }
+}
+
+/// Gives a line of the gateway's own to those who follow the log.
+fn pass_on(level: Level, message: &str) {
+    let text = escape(message);
+    log_tap::pass(|| LogLine {
+        level,
+        sidecar: None,
+        text: text.strip_prefix("[gateway] ").unwrap_or(&text),
+    });
 }
 
 /// An event that another thread can log.
@@ -322,6 +343,7 @@ impl<S: Subscriber> Layer<S> for Terminal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut message = Message::default();
         event.record(&mut message);
+        pass_on(*event.metadata().level(), &message.0);
         let line = format(*event.metadata().level(), &message.0);
         enqueue(line.len(), move || print(&line));
     }

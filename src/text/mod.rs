@@ -7,6 +7,7 @@ pub mod last_words;
 pub mod log;
 mod log_file;
 mod log_queue;
+pub mod log_tap;
 pub mod mistyped_command;
 pub mod percent;
 pub mod redact;

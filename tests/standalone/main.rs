@@ -18,6 +18,7 @@ mod deploy_by_link;
 mod down_server;
 mod ended;
 mod env_file;
+mod events;
 mod exclusive;
 mod exclusive_streams;
 mod failure;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::inspect::{
-    CleanArgs, DoctorArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
+    CleanArgs, DoctorArgs, EventsArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
 };
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
@@ -151,6 +151,11 @@ pub enum CtlCommand {
     /// For root, those of the ordinary users, too. Exits with 3 if there is none; with --json the list is
     /// empty then.
     List(ListArgs),
+    /// Show what happens as it happens: state, sidecars, restarts, drains and, if asked for, the log
+    ///
+    /// Ctrl-C ends it. When the gateway restarts into another process, or stops and runs again, it is
+    /// followed further, and that is said. With --json each event is one object on a line.
+    Events(EventsArgs),
     /// Wait until a gateway is ready, stopped, or off its port
     Wait(WaitArgs),
     /// Find misconfigurations, and fix the safe ones

@@ -1,8 +1,12 @@
 //! The flags of the commands that look at a gateway: `status`, `wait`, `logs` and the like.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
 
 use crate::config::Dur;
+use crate::control::protocol::Topic;
+use crate::text::words::Words;
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct CleanArgs {
@@ -61,6 +65,18 @@ pub struct StatusArgs {
     /// Keep showing it: in place on a terminal, else a line for each change; Ctrl-C ends it
     #[arg(long, short)]
     pub watch: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct EventsArgs {
+    /// Only this topic; may be repeated [default: all but the log]
+    #[arg(long, short, value_name = "TOPIC", value_parser = topics())]
+    pub topic: Vec<Topic>,
+}
+
+fn topics() -> impl TypedValueParser<Value = Topic> {
+    let words: Vec<&str> = Topic::ALL.iter().map(|topic| topic.word()).collect();
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<Topic>())
 }
 
 #[derive(Clone, Debug, Args)]

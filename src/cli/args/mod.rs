@@ -13,7 +13,7 @@ pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{
     Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, DemoArgs, Global, InitArgs, ManArgs,
 };
-pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+pub use inspect::{CleanArgs, DoctorArgs, EventsArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use read::meant;
 pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
 pub use service::{InstallArgs, UninstallArgs};

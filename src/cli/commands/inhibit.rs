@@ -125,7 +125,13 @@ fn said(instance: &str, event: EventName, payload: Value) -> Option<String> {
         EventName::Released => Some(format!(
             "--ttl is over: {instance} no longer waits for this command"
         )),
-        EventName::Progress => None,
+        EventName::Progress
+        | EventName::State
+        | EventName::Sidecar
+        | EventName::Restart
+        | EventName::Draining
+        | EventName::Log
+        | EventName::Shutdown => None,
     }
 }
 

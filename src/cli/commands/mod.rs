@@ -5,6 +5,8 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod event_text;
+pub mod events;
 pub mod history;
 pub mod inhibit;
 pub mod install;

@@ -228,7 +228,7 @@ fn is_free(listen: &Listen) -> Result<bool, CliError> {
 ///
 /// # Errors
 /// When the system has no watches left (on Linux: fs.inotify.max_user_instances).
-fn watching(paths: &[PathBuf], dirs: &[PathBuf]) -> io::Result<Watcher> {
+pub(super) fn watching(paths: &[PathBuf], dirs: &[PathBuf]) -> io::Result<Watcher> {
     let above = paths.iter().filter_map(|path| path.parent());
     let dirs = above.chain(dirs.iter().map(PathBuf::as_path));
     let there = dirs.filter_map(|dir| dir.ancestors().find(|dir| dir.is_dir()));
@@ -236,7 +236,7 @@ fn watching(paths: &[PathBuf], dirs: &[PathBuf]) -> io::Result<Watcher> {
 }
 
 /// Returns when something changed in the watched directories.
-async fn changed(watch: &Watcher, paths: &[PathBuf]) -> io::Result<()> {
+pub(super) async fn changed(watch: &Watcher, paths: &[PathBuf]) -> io::Result<()> {
     // Between bind and listen a socket is there and refuses; no event follows.
     if paths.iter().any(|path| path.exists()) {
         let _ = timeout(ASK_EVERY, watch.changed()).await;
@@ -245,7 +245,8 @@ async fn changed(watch: &Watcher, paths: &[PathBuf]) -> io::Result<()> {
     watch.changed().await
 }
 
-fn cannot_watch(error: io::Error) -> CliError {
+/// The error for that.
+pub(super) fn cannot_watch(error: io::Error) -> CliError {
     Exit::Failed.error(format!("cannot watch for the control socket: {error}"))
 }
 

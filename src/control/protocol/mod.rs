@@ -3,6 +3,7 @@
 //! A client sends `{"type":"req","id":…,"method":…,"params":…}` and reads frames until the `res`
 //! with its id; `event` frames about that request may come before it.
 
+mod events;
 mod failure;
 mod lease;
 mod restart;
@@ -12,6 +13,11 @@ mod status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::events::{
+    AskedRestart, CutEvent, DrainedEvent, DrainingEvent, GatewayEvent, LogEvent, LogLevel,
+    RestartEvent, ShutdownEvent, ShutdownReason, SidecarEvent, StateEvent, SubscribeParams,
+    Subscribed, Topic,
+};
 pub use self::failure::{Failure, FailureCode};
 pub use self::lease::{
     DrainCause, DrainEvent, InhibitParams, Lease, LeaseStatus, ReleaseCause, ReleaseNotice,
@@ -65,6 +71,10 @@ pub enum Frame {
         event: String,
         #[serde(default, skip_serializing_if = "Value::is_null")]
         payload: Value,
+        /// Counts the events of a subscription on this connection, from 1 and without a gap; absent of
+        /// those about a request or lease.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
     },
 }
 
@@ -86,6 +96,8 @@ pub enum Method {
     /// `recover`: leave safe mode or a wait of the throttle at once; answered when the trial
     /// begins.
     Recover,
+    /// `subscribe`: a [`Subscribed`], then each [`GatewayEvent`] of these topics until the connection ends.
+    Subscribe(SubscribeParams),
 }
 
 impl Method {
@@ -110,6 +122,8 @@ impl Method {
             }
             "secrets" => Self::Secrets(serde_json::from_value(params).map_err(bad)?),
             "recover" => Self::Recover,
+            "subscribe" if params.is_null() => Self::Subscribe(SubscribeParams::default()),
+            "subscribe" => Self::Subscribe(serde_json::from_value(params).map_err(bad)?),
             _ => {
                 let message = format!("there is no method `{name}`");
                 return Err(Failure::new(FailureCode::UnknownMethod, message));
@@ -127,6 +141,7 @@ impl Method {
             Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).ok()),
             Self::Secrets(params) => ("secrets", serde_json::to_value(params).ok()),
             Self::Recover => ("recover", None),
+            Self::Subscribe(params) => ("subscribe", serde_json::to_value(params).ok()),
         };
         (name, params.unwrap_or_default())
     }
@@ -143,6 +158,18 @@ words! {
         Deadline = "deadline",
         /// To the holder of a lease: its time is over; carries a [`ReleaseNotice`].
         Released = "released",
+        /// To subscribers: what the gateway is doing; carries a [`StateEvent`].
+        State = "state",
+        /// To subscribers: how a sidecar is; carries a [`SidecarEvent`].
+        Sidecar = "sidecar",
+        /// To subscribers: a restart or reload; carries a [`RestartEvent`].
+        Restart = "restart",
+        /// To subscribers: the drain of a generation; carries a [`DrainingEvent`].
+        Draining = "draining",
+        /// To subscribers: a line of the log; carries a [`LogEvent`].
+        Log = "log",
+        /// To subscribers: the connection ends soon; carries a [`ShutdownEvent`].
+        Shutdown = "shutdown",
     }
 }
 

@@ -50,11 +50,12 @@ impl RestartParams {
 }
 
 /// A step of a restart, reload or stop, as it happens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// The request this is about.
     pub request: String,
+    /// What is done.
     pub stage: ProgressStage,
     /// A sentence for people.
     pub text: String,

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Place, REQUESTS_MAX};
-use super::reply::{Call, Caller, EVENTS_MAX, Outgoing, Reply};
+use super::places::Place;
+use super::reply::{Call, Caller, ConnectionEnd, ConnectionOut, Reply, ToWrite};
 use crate::control::frames::{self, ReadFrame};
 use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method};
 
@@ -29,25 +29,25 @@ pub async fn converse(
     stop: CancellationToken,
 ) {
     let (reader, writer) = stream.into_split();
-    let (out, frames) = mpsc::channel(EVENTS_MAX + REQUESTS_MAX);
-    let gone = CancellationToken::new();
+    let end = ConnectionEnd::default();
+    let (out, to_write) = ConnectionOut::new(end.clone());
     // The writer ends when the last reply is gone, so answers survive both the end of the requests
     // and `stop`.
-    let writing = write_all(writer, frames, gone.clone());
+    let writing = write_all(writer, to_write, end.clone());
     let place = &place;
     let reading = async move {
-        let _guard = gone.clone().drop_guard();
+        let _guard = end.gone.clone().drop_guard();
         let requests = RequestReader {
             place,
             caller,
             calls,
             out,
-            gone: gone.clone(),
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = place.given_away() => {}
-            () = gone.cancelled() => {}
+            () = end.gone.cancelled() => {}
+            () = end.finish.cancelled() => {}
             () = requests.read_all(reader) => {}
         }
     };
@@ -58,8 +58,7 @@ struct RequestReader<'a> {
     place: &'a Place,
     caller: Caller,
     calls: mpsc::Sender<Call>,
-    out: mpsc::Sender<Outgoing>,
-    gone: CancellationToken,
+    out: ConnectionOut,
 }
 
 impl RequestReader<'_> {
@@ -73,8 +72,7 @@ impl RequestReader<'_> {
             let Some(counts) = self.place.begin_request().await else {
                 return;
             };
-            let reply =
-                |id| Reply::new(id, self.out.clone(), self.gone.clone(), Arc::clone(&counts));
+            let reply = |id| Reply::new(id, self.out.clone(), Arc::clone(&counts));
             let refuse = |message: String| {
                 reply(String::new()).fail(Failure::new(FailureCode::BadRequest, message));
             };
@@ -107,15 +105,23 @@ impl RequestReader<'_> {
     }
 }
 
-async fn write_all(
-    mut writer: OwnedWriteHalf,
-    mut frames: mpsc::Receiver<Outgoing>,
-    gone: CancellationToken,
-) {
-    while let Some(outgoing) = frames.recv().await {
-        let written = timeout(WRITE_TIME, frames::write(&mut writer, &outgoing.frame)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            return gone.cancel();
+async fn write_all(mut writer: OwnedWriteHalf, mut to_write: ToWrite, end: ConnectionEnd) {
+    let writing = async {
+        while let Some(outgoing) = to_write.next().await {
+            let frame = outgoing.frame();
+            match timeout(WRITE_TIME, frames::write(&mut writer, &frame)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => return end.slow.cancel(),
+            }
         }
+    };
+    tokio::select! {
+        () = writing => {}
+        () = end.slow.cancelled() => {}
     }
+    if end.slow.is_cancelled() {
+        tracing::warn!("[gateway] control socket: a client does not read and is disconnected");
+    }
+    end.gone.cancel();
 }

@@ -3,7 +3,9 @@
 mod bind;
 mod connection;
 mod places;
+mod queued_event;
 mod reply;
+mod subscribers;
 
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use self::connection::converse;
 pub use self::places::OWN_MAX;
 use self::places::Places;
 pub use self::reply::{Call, Caller, HeldConnection, Reply};
+pub use self::subscribers::Subscribers;
 
 /// How long to wait when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

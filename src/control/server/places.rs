@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::os::mutex::lock;
 
-/// Connections of our own user at once. Each waiting gatewayctl holds one; more are the fault of a
-/// script, or of a sidecar.
-pub const OWN_MAX: usize = 128;
+/// Connections of our own user at once. Each waiting gatewayctl holds one, and each
+/// subscriber; more are the fault of a script, or of a sidecar.
+pub const OWN_MAX: usize = 256;
 
 /// Connections of root, where that is another user: for people, however many our own user makes.
 pub const ROOT_MAX: usize = 16;

@@ -1,5 +1,6 @@
 //! A request and where its answer goes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::places::REQUESTS_MAX;
+use super::queued_event::{QUEUE_MAX, QueuedEvent};
 use crate::control::protocol::{EventName, Failure, FailureCode, Frame, Method, Progress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +31,82 @@ pub(super) const EVENTS_MAX: usize = 64;
 
 /// A frame on its way to the client.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    pub frame: Frame,
-    /// The request of an answer counts until the answer is written.
-    _counts: Option<Arc<OwnedSemaphorePermit>>,
+pub(super) enum Outgoing {
+    /// An answer. Its request counts until it is written.
+    Answer {
+        frame: Frame,
+        _counts: Arc<OwnedSemaphorePermit>,
+    },
+    /// About a request or lease.
+    Notice(Frame),
+    /// To a subscriber.
+    Event(QueuedEvent),
+}
+
+impl Outgoing {
+    pub fn frame(&self) -> Cow<'_, Frame> {
+        match self {
+            Self::Answer { frame, .. } | Self::Notice(frame) => Cow::Borrowed(frame),
+            Self::Event(event) => Cow::Owned(event.frame()),
+        }
+    }
+}
+
+/// What is written to one connection, and how it ends.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionOut {
+    /// Answers and notices, which go before events.
+    frames: mpsc::Sender<Outgoing>,
+    /// Events for a subscriber.
+    events: mpsc::Sender<Outgoing>,
+    end: ConnectionEnd,
+}
+
+/// How a connection ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConnectionEnd {
+    /// The client has left, or nothing is read from it any more.
+    pub gone: CancellationToken,
+    /// Nothing more is read: it ends when all is written.
+    pub finish: CancellationToken,
+    /// It does not read: it ends at once.
+    pub slow: CancellationToken,
+}
+
+/// What is to be written to one connection.
+#[derive(Debug)]
+pub(super) struct ToWrite {
+    frames: mpsc::Receiver<Outgoing>,
+    events: mpsc::Receiver<Outgoing>,
+}
+
+impl ToWrite {
+    /// The next; none when nobody can send anything any more.
+    pub async fn next(&mut self) -> Option<Outgoing> {
+        tokio::select! {
+            biased;
+            Some(frame) = self.frames.recv() => Some(frame),
+            Some(event) = self.events.recv() => Some(event),
+            else => None,
+        }
+    }
+}
+
+impl ConnectionOut {
+    pub fn new(end: ConnectionEnd) -> (Self, ToWrite) {
+        let (frames, of_frames) = mpsc::channel(EVENTS_MAX + REQUESTS_MAX);
+        let (events, of_events) = mpsc::channel(QUEUE_MAX);
+        let out = Self {
+            frames,
+            events,
+            end,
+        };
+        let to_write = ToWrite {
+            frames: of_frames,
+            events: of_events,
+        };
+        (out, to_write)
+    }
 }
 
 /// Where the answer to one request goes. It is lost when the client went away; the request goes on.
@@ -40,8 +114,7 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub struct Reply {
     id: String,
-    out: Option<mpsc::Sender<Outgoing>>,
-    gone: CancellationToken,
+    out: Option<ConnectionOut>,
     counts: Arc<OwnedSemaphorePermit>,
 }
 
@@ -49,8 +122,7 @@ pub struct Reply {
 /// [`serve`](super::serve) waits for it as for a [`Reply`].
 #[derive(Debug)]
 pub struct HeldConnection {
-    out: mpsc::Sender<Outgoing>,
-    gone: CancellationToken,
+    out: ConnectionOut,
     /// It is not idle.
     _counts: Arc<OwnedSemaphorePermit>,
 }
@@ -63,33 +135,50 @@ impl HeldConnection {
 
     /// Cancelled when the client closes the connection, or nothing is read from it any more.
     pub fn gone(&self) -> CancellationToken {
-        self.gone.clone()
+        self.out.end.gone.clone()
+    }
+
+    /// Whether this reply goes to the same connection.
+    pub(super) fn is_of(&self, reply: &Reply) -> bool {
+        let out = reply.out.as_ref();
+        out.is_some_and(|out| out.events.same_channel(&self.out.events))
+    }
+
+    pub(super) fn end(&self) -> ConnectionEnd {
+        self.out.end.clone()
+    }
+
+    pub(super) fn events(&self) -> &mpsc::Sender<Outgoing> {
+        &self.out.events
+    }
+
+    /// Ends the connection when all is written.
+    pub(super) fn finish(&self) {
+        self.out.end.finish.cancel();
+    }
+
+    /// Ends the connection of a client that does not read.
+    pub(super) fn drop_slow(&self) {
+        self.out.end.slow.cancel();
     }
 }
 
 impl Reply {
-    pub(super) fn new(
-        id: String,
-        out: mpsc::Sender<Outgoing>,
-        gone: CancellationToken,
-        counts: Arc<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub(super) fn new(id: String, out: ConnectionOut, counts: Arc<OwnedSemaphorePermit>) -> Self {
         Self {
             id,
             out: Some(out),
-            gone,
             counts,
         }
     }
 
     /// Answers: done, and keeps the connection for events; none when the answer could not be given.
     pub fn hold(self, payload: &impl Serialize) -> Option<HeldConnection> {
-        let (out, gone) = (self.out.clone(), self.gone.clone());
+        let out = self.out.clone();
         let counts = Arc::clone(&self.counts);
         self.done(payload);
         Some(HeldConnection {
             out: out?,
-            gone,
             _counts: counts,
         })
     }
@@ -125,10 +214,11 @@ impl Reply {
                 error,
             };
             // There is room for an answer to each request that counts.
-            let _ = out.try_send(Outgoing {
+            let answer = Outgoing::Answer {
                 frame,
-                _counts: Some(Arc::clone(&self.counts)),
-            });
+                _counts: Arc::clone(&self.counts),
+            };
+            let _ = out.frames.try_send(answer);
         }
     }
 }
@@ -144,16 +234,14 @@ impl Drop for Reply {
 }
 
 /// Sends an event where that leaves room for the answers.
-fn send_event(out: &mpsc::Sender<Outgoing>, event: EventName, payload: Value) {
-    if out.capacity() <= REQUESTS_MAX {
+fn send_event(out: &ConnectionOut, event: EventName, payload: Value) {
+    if out.frames.capacity() <= REQUESTS_MAX {
         return;
     }
     let frame = Frame::Event {
         event: event.to_string(),
         payload,
+        seq: None,
     };
-    let _ = out.try_send(Outgoing {
-        frame,
-        _counts: None,
-    });
+    let _ = out.frames.try_send(Outgoing::Notice(frame));
 }

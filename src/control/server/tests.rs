@@ -1,13 +1,17 @@
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::*;
 use crate::control::client::{CallError, Client};
+use crate::control::counters::ControlCounters;
 use crate::control::fake_gateway::outcome;
 use crate::control::protocol::{
-    EventName, Failure, FailureCode, InhibitParams, Lease, Method, Outcome, Progress,
-    RestartParams, Status,
+    EventName, Failure, FailureCode, GatewayEvent, InhibitParams, Lease, Method, Outcome, Progress,
+    RestartParams, ShutdownEvent, ShutdownReason, Stage, StateEvent, Status, SubscribeParams,
+    Subscribed,
 };
 use crate::state::atomic_file::mode;
 use crate::state::terms::ProgressStage;
@@ -149,6 +153,52 @@ async fn a_connection_that_is_held_gets_events_and_its_end_is_known() {
     assert!(!gone.is_cancelled());
     drop(client);
     gone.cancelled().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_whose_queue_is_full_is_dropped_and_the_others_are_told_everything() {
+    let mut fixture = fixture();
+    let counters = Arc::new(ControlCounters::default());
+    let subscribers = Subscribers::new(Arc::clone(&counters));
+    let method = Method::Subscribe(SubscribeParams::default());
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(&fixture.path).await.unwrap();
+        let (answer, ()) = tokio::join!(client.call::<Subscribed>(&method, |_| ()), async {
+            let call = fixture.calls.recv().await.unwrap();
+            let topics = SubscribeParams::default().topics();
+            subscribers.add(topics, &[], call.reply);
+        });
+        assert_eq!(answer.unwrap().pid, std::process::id());
+        clients.push(client);
+    }
+    let event = |number: u64| {
+        GatewayEvent::State(StateEvent {
+            stage: Stage::Ready,
+            // Longer than what the buffers of a socket hold.
+            detail: "x".repeat(8 * 1024),
+            generation: number,
+            pid: 1,
+        })
+    };
+    let mut reader = clients.pop().unwrap();
+    for number in 1..=200 {
+        subscribers.publish(&event(number));
+        let told = reader.next_event().await.unwrap().unwrap();
+        assert_eq!((told.seq, told.event), (number, event(number)));
+    }
+    while counters.dropped.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(counters.subscribers.load(Ordering::Relaxed), 1);
+    subscribers.announce(Some(ShutdownEvent {
+        reason: ShutdownReason::Stop,
+        restart_expected_ms: None,
+    }));
+    subscribers.close();
+    let last = reader.next_event().await.unwrap().unwrap();
+    assert_eq!((last.seq, last.event.name()), (201, EventName::Shutdown));
+    assert_eq!(reader.next_event().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ mod tests {
     fn a_request_whose_generation_has_died_is_answered_when_it_is_known_how() {
         let dir = tempfile::tempdir().unwrap();
         let record = LifeRecord::new(dir.path(), "main", &Redactor::default());
-        let mut requests = PendingRequests::new(record, false);
+        let mut requests = PendingRequests::new(record, Default::default(), false);
         let done = |generation| RequestVerdict::Done(generation);
         requests.doubt(2);
         assert!(requests.is_doubted(&done(2)) && !requests.is_doubted(&done(1)));

@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use crate::config::Dur;
-use crate::control::protocol::{LastRestart, Method, RestartParams, SecretsAnswer};
+use crate::control::protocol::{
+    AskedRestart, GatewayEvent, LastRestart, Method, RestartEvent, RestartParams, SecretsAnswer,
+};
 use crate::control::server::{Call, Caller, Reply};
 use crate::gateway::clients_watch::ClientsWatch;
 use crate::gateway::lifecycle::{
@@ -121,7 +123,9 @@ impl Gateway {
         let handed_over = matches!(self.machine.phase(), Phase::Yielded { .. });
         match method {
             Method::Status => reply.done(&self.status()),
-            Method::Stop | Method::Inhibit(_) | Method::Recover if handed_over => {
+            Method::Stop | Method::Inhibit(_) | Method::Recover | Method::Subscribe(_)
+                if handed_over =>
+            {
                 pending_requests::moved(reply);
             }
             Method::Stop => {
@@ -147,6 +151,7 @@ impl Gateway {
             }
             Method::Secrets(params) => self.show_secrets(&params.sidecar, &by, reply),
             Method::Recover => self.recover(caller, reply),
+            Method::Subscribe(params) => self.subscribe(&params, reply),
             Method::Reload => self.reload("gatewayctl reload", Asker::Client(caller, reply)),
             Method::Restart(params) => {
                 let reason = params.reason.as_deref().unwrap_or("gatewayctl restart");
@@ -221,6 +226,12 @@ impl Gateway {
             ended: Vec::new(),
         };
         self.requests.wait(id.clone(), request);
+        let asked = RestartEvent::Asked(AskedRestart {
+            request: id.clone(),
+            kind: what,
+            reason: reason.clone(),
+        });
+        self.feed.subscribers.publish(&GatewayEvent::Restart(asked));
         self.reporter(Some(id.clone()))
             .tell(ProgressStage::Accepted, format!("{what} {id} accepted"));
         match place {

@@ -151,6 +151,7 @@ impl Gateway {
                 .launchd_delay(self.now(), restart.launchd_exit_delay.0)
         };
         let time = DrainTime::new(end.drain, tunnels, &restart.hold);
+        self.tell_last_drain(end.drain);
         let store = ClientStore {
             notifier: self.supervision.notifier(),
             room: self
@@ -210,6 +211,11 @@ impl Gateway {
             predecessor: self.predecessor.predecessor(),
         };
         self.client_drain.forced = at_once;
+        self.tell_last_drain(Some(if at_once {
+            Duration::ZERO
+        } else {
+            shutdown.limit
+        }));
         shutdown.start(self.events.outbox(LoopEvent::Quiet));
     }
 
@@ -252,6 +258,7 @@ impl Gateway {
     pub(super) fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let cut = self.cut(code);
         self.requests.end_postponed(&self.context.front);
+        self.feed.subscribers.close();
         self.predecessor.tell(ToPredecessor::Bye);
         self.front_door.end();
         // What is the successor's by now stays, and so does what a candidate never had.

@@ -5,7 +5,7 @@
 use tracing::{error, info, warn};
 
 use super::{Gateway, StepScene};
-use crate::control::protocol::FailureCode;
+use crate::control::protocol::{FailureCode, GatewayEvent, RestartEvent};
 use crate::gateway::alert::{self, Alert, AlertKind};
 use crate::gateway::building::BuildError;
 use crate::gateway::generation::Generation;
@@ -41,6 +41,8 @@ impl Gateway {
             LoopEvent::Progress(progress) => {
                 self.traces.progress(&progress);
                 self.requests.progress(&progress);
+                let step = GatewayEvent::Restart(RestartEvent::Step(progress));
+                self.feed.subscribers.publish(&step);
             }
             LoopEvent::Cut(work) => self.work_cut(work),
             LoopEvent::Built(number, result) => self.built(number, *result),
@@ -155,6 +157,7 @@ impl Gateway {
     /// Records and shows what a drain had to cut. What it cut after a hand-over, the end of this
     /// process tells.
     fn work_cut(&mut self, work: CutWork) {
+        self.tell_cut(&work);
         if self.successor.has_handed_over() {
             return self.client_drain.cut.extend(work.cut);
         }
@@ -258,6 +261,7 @@ impl Gateway {
 
     fn drained(&mut self, generation: u64, end: TaskEnd) {
         self.generations.drained(generation);
+        self.tell_drained(generation);
         self.before_is_gone(generation);
         if let Err(why) = &end {
             self.requests.drain_failed(generation, why);

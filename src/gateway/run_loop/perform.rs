@@ -39,6 +39,7 @@ impl Gateway {
         let actions = self.machine.step(event, now);
         self.perform(actions, scene);
         self.follow_recovery();
+        self.follow_events();
     }
 
     /// Does what the machine says, in this order: the rest speaks to the service manager, so the
@@ -109,6 +110,9 @@ impl Gateway {
     /// This generation drains beside the one that serves, if one does.
     fn overlaps(&mut self, draining: Option<u64>, scene: &mut StepScene) {
         scene.answers.draining = draining;
+        if let Some(generation) = draining {
+            self.tell_drain(generation);
+        }
         let mut sidecars = self.material.loaded.config.sidecar.values();
         let unsaid = sidecars.any(|spec| spec.overlap.is_none() && spec.overlaps());
         let watch = self.material.loaded.config.restart.watch;
@@ -179,6 +183,7 @@ impl Gateway {
         }
         self.requests.end_settled(unanswered, &self.context.front);
         self.end_when_quiet();
+        self.follow_events();
     }
 
     /// It is known how a generation died, or will not be: answers those who only waited for that.
@@ -187,6 +192,7 @@ impl Gateway {
             self.requests.end_settled(unanswered, &self.context.front);
         }
         self.end_when_quiet();
+        self.follow_events();
     }
 }
 
@@ -391,6 +397,7 @@ impl Gateway {
             self.supervision
                 .serving(&detail, || events.outbox(LoopEvent::Supervised));
         }
+        self.follow_events();
     }
 
     pub(super) fn finish_reload(&mut self) {

@@ -211,7 +211,7 @@ impl Gateway {
     }
 }
 
-fn sidecar_status(
+pub(super) fn sidecar_status(
     slot: &Arc<Slot>,
     refused_copies: u32,
     context: &GatewayContext,

@@ -267,8 +267,10 @@ fn gunicorn_by_hup() {
     }
     let dir = tempfile::tempdir().unwrap();
     application(dir.path(), 1, "");
+    // When its workers cannot load the application, it sometimes waits that long for one that is gone,
+    // 30 s if nothing is said: as long as clients are held.
     let text = format!(
-        "[sidecar.main]\ncommand = [\"gunicorn\", \"-w\", \"2\", \"--bind\", \"127.0.0.1:{{port}}\", \"--chdir\", {:?}, \"app:app\"]\nreload = {{ signal = \"HUP\" }}\n",
+        "[sidecar.main]\ncommand = [\"gunicorn\", \"-w\", \"2\", \"--graceful-timeout\", \"5\", \"--bind\", \"127.0.0.1:{{port}}\", \"--chdir\", {:?}, \"app:app\"]\nreload = {{ signal = \"HUP\" }}\n",
         dir.path()
     );
     // Two versions of one second and one length would be one for Python.

@@ -284,7 +284,8 @@ impl PendingRequests {
             passages: passages.clone(),
         };
         log_end(&end, request.before.number, &scene.after);
-        if let Some(generation) = verdict.generation() {
+        // A reload that found nothing to do has put nothing in place.
+        if let Some(generation) = verdict.generation().filter(|_| !scene.unchanged) {
             self.fulfil(generation, &request.asked, &end);
         }
         self.record.request(request.asked, &end);

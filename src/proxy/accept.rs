@@ -124,7 +124,7 @@ async fn accept_loop(
                 );
                 // Nothing but another socket helps: it is not tried again.
                 tokio::select! {
-                    () = restricted_to(&mut state, Accepting::Stopped) => {}
+                    () = restricted_to(&mut state, Accepting::QueueOnly) => {}
                     Ok(()) = sockets.changed() => {}
                 }
                 return;

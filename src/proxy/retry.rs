@@ -362,6 +362,10 @@ impl Exchange<'_> {
                 self.within_limit(sending).await
             }
         };
+        // Not later, either: what comes after a response of the gateway's own would be taken for the
+        // next one.
+        connection.pass_interim_to(None);
+        connection.awaits_head(false);
         let Some(sent) = sent else {
             let why = format!(
                 "{} did not answer within {:?} (limits.answer)",
@@ -369,8 +373,6 @@ impl Exchange<'_> {
             );
             return Err(AttemptError::TooSlow(why));
         };
-        connection.awaits_head(false);
-        connection.pass_interim_to(None);
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());

@@ -57,8 +57,8 @@ pub fn all(env: &Env<'_>) -> Vec<EndedGateway> {
     all
 }
 
-/// The only one, where no flag, variable or configuration says which gateway is meant, and none runs or
-/// is installed.
+/// The one of the usual name or else the only one, where no flag, variable or configuration says which
+/// gateway is meant, and none runs or is installed.
 ///
 /// # Errors
 /// [`Exit::Usage`] with the list when there are several.
@@ -68,6 +68,9 @@ pub fn unnamed(global: &Global, env: &Env<'_>) -> Result<Option<EndedGateway>, C
         return Ok(None);
     }
     let mut all = all(env);
+    if let Some(usual) = all.iter().position(|one| one.instance == DEFAULT_INSTANCE) {
+        return Ok(Some(all.swap_remove(usual)));
+    }
     if let [first, _, ..] = &all[..] {
         return Err(several(&all, first));
     }

@@ -121,12 +121,15 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
             unapplied = only_by_manager(&env, &unit, status).await;
             let life = service::JobLife::look(&unit).await;
             let refuses_next = matches!(&life, Ok(Some(life)) if life.refuses_next());
+            // It restarts itself.
+            if unapplied.is_empty() && !args.force {
+                if refuses_next {
+                    ctx.ui.progress("the program was replaced, and launchd may start only the one that it has noted: `gatewayctl restart --force` loads the job anew, which closes the listeners for a moment");
+                }
+                return Ok(None);
+            }
             if refuses_next {
                 ctx.ui.progress("plan: the program was replaced, and launchd may start only the one that it has noted; so the job is loaded anew, which closes the listeners for a moment");
-            }
-            // It restarts itself.
-            if unapplied.is_empty() && !args.force && !refuses_next {
-                return Ok(None);
             }
         }
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
@@ -148,7 +151,12 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
     }
     if unit.manager == ServiceManagerKind::Launchd {
         let intent = announce(&service::state_dirs(&env, &unit), before.main_pid, args);
-        let done = through_launchd(ctx, &env, &unit, &before).await;
+        let done = tokio::select! {
+            done = through_launchd(ctx, &env, &unit, &before) => done,
+            () = interrupted() => Err(Exit::StillBusy
+                .error("interrupted while launchd restarts the job; the next command of gatewayctl goes on with it")
+                .with_help("gatewayctl status")),
+        };
         // The process that it was for has read it, or there was none.
         drop(intent);
         return done.map(Some);

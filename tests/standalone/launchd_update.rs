@@ -113,7 +113,11 @@ fn an_update_of_a_job_whose_identity_is_noted_loads_it_anew() {
             "{status}"
         );
         assert_eq!(found(&mac), ["job-identity"]);
+        let pid = mac.pid("gui").unwrap();
         let said = programs.must(&mac, &["restart"]);
+        assert!(said.contains("restart --force"), "{said}");
+        assert_eq!(mac.pid("gui"), Some(pid), "nobody is refused for it");
+        let said = programs.must(&mac, &["restart", "--force"]);
         assert!(said.contains("the job is loaded anew"), "{said}");
         assert!(runs(mac.pid("gui").unwrap(), &programs.gateway()));
         assert!(mac.serves() && found(&mac).is_empty());

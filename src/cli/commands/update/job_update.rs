@@ -57,7 +57,9 @@ impl JobUpdate {
     ) -> Result<CompletedChange, ChangeError> {
         if self.life.is_pinned {
             drop(client);
-            return self.load_anew(ctx, target, before, method).await;
+            return self
+                .load_anew(ctx, target, before, method, Some(&self.life))
+                .await;
         }
         let ended = tokio::select! {
             done = carry_out(ctx, target, client, before, method) => return done,
@@ -66,7 +68,8 @@ impl JobUpdate {
         if ended.is_refused {
             ctx.ui
                 .progress(&format!("{}; the job is loaded anew", ended.why));
-            return self.load_anew(ctx, target, before, method).await;
+            // The end that launchd tells now is the one before the load.
+            return self.load_anew(ctx, target, before, method, None).await;
         }
         let error = Exit::Failed.error(ended.why);
         Err(ChangeError::Failed(error.with_help(target.next("logs"))))
@@ -78,9 +81,10 @@ impl JobUpdate {
         target: &Target,
         before: &Status,
         method: &Method,
+        gives_up: Option<&JobLife>,
     ) -> Result<CompletedChange, ChangeError> {
         let (unit, why) = (&self.unit, reason(method));
-        load_anew(ctx, target, unit, before, why, Some(&self.life)).await
+        load_anew(ctx, target, unit, before, why, gives_up).await
     }
 
     /// Has the previous program started, which is in its place again, where `now` serves or nothing does. The

@@ -248,6 +248,7 @@ async fn give_back(
         error.add_line(format!("pid {} runs it and serves", now.pid));
         return error;
     }
+    let serves = now.is_some();
     let again = match (now, job) {
         (None, None) => {
             error.add_line("no gateway answers");
@@ -269,7 +270,10 @@ async fn give_back(
             error
         }
         Err(second) => {
-            error.add_line(format!("the wrong one still runs: {}", second.message));
+            error.add_line(match serves {
+                true => format!("the wrong one still runs: {}", second.message),
+                false => format!("no gateway answers: {}", second.message),
+            });
             error.with_help(target.next(match job {
                 Some(_) => "restart --force",
                 None => "restart --fresh",

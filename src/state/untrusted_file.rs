@@ -1,15 +1,15 @@
 //! Files that may be damaged, or that a less privileged user may have put there to harm the reader.
 //! A state file that cannot be understood is set aside with a warning, and never prevents a start.
 
-use std::ffi::OsString;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use serde::de::DeserializeOwned;
 use tracing::warn;
@@ -71,11 +71,19 @@ pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
         Ok(file)
     } else if facts.uid() != geteuid().as_raw() {
         Err(invalid(&format!("it belongs to uid {}", facts.uid())))
-    } else if facts.nlink() > 1 {
+    } else if has_other_name(&directory, name, &facts)? {
         Err(invalid("it is a hard link to a file of this user"))
     } else {
         Ok(file)
     }
+}
+
+/// Whether a file that was opened by this name has, or had meanwhile, another one. The name is looked at while it
+/// is there: whoever removes it after the open leaves a file with one name, too.
+fn has_other_name(directory: &File, name: &OsStr, opened: &Metadata) -> io::Result<bool> {
+    let now = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let same = (now.st_dev as u64, now.st_ino as u64) == (opened.dev(), opened.ino());
+    Ok(!same || now.st_nlink as u64 > 1)
 }
 
 /// Reads a file of at most `limit` bytes, which [`open`] opens.

@@ -73,16 +73,14 @@ impl Home {
     }
 }
 
+/// Commands that also know a gateway that has ended, and that need not be told which.
+const UNNAMED: [&[&str]; 4] = [&["why"], &["history"], &["logs"], &["clean", "--dry-run"]];
+
 #[test]
 fn the_only_gateway_that_has_ended_need_not_be_named_and_is_named_in_the_answer() {
     let Some(home) = Home::new() else { return };
     let (name, port) = home.ended(home.log());
-    for command in [
-        &["why"][..],
-        &["history"],
-        &["logs"],
-        &["clean", "--dry-run"],
-    ] {
+    for command in UNNAMED {
         let output = home.ctl(command);
         let text = said(&output);
         assert!(output.status.success(), "{command:?}: {text}");
@@ -111,12 +109,7 @@ fn of_several_gateways_that_have_ended_the_names_are_shown() {
     let Some(home) = Home::new() else { return };
     let (first, _) = home.ended(Stdio::null());
     let (second, _) = home.ended(Stdio::null());
-    for command in [
-        &["why"][..],
-        &["history"],
-        &["logs"],
-        &["clean", "--dry-run"],
-    ] {
+    for command in UNNAMED {
         let output = home.ctl(command);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");

@@ -98,6 +98,13 @@ struct ManagerRestart<'a> {
     stage: Cell<&'static str>,
 }
 
+/// Why launchd may refuse the next process of a job.
+const OTHER_NOTED: &str =
+    "the program was replaced, and launchd may start only the one that it has noted";
+
+/// What a load of the job costs.
+const CLOSES: &str = "which closes the listeners for a moment";
+
 /// Restarts an installed gateway through its service manager, and starts one that is stopped. None
 /// when the control socket is to be used instead: the gateway answers, `--force` was not given, and
 /// nothing changed that only the manager applies; or it is not a service, or it is another user's.
@@ -124,12 +131,16 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
             // It restarts itself.
             if unapplied.is_empty() && !args.force {
                 if refuses_next {
-                    ctx.ui.progress("the program was replaced, and launchd may start only the one that it has noted: `gatewayctl restart --force` loads the job anew, which closes the listeners for a moment");
+                    ctx.ui.progress(&format!(
+                        "{OTHER_NOTED}: `gatewayctl restart --force` loads the job anew, {CLOSES}"
+                    ));
                 }
                 return Ok(None);
             }
             if refuses_next {
-                ctx.ui.progress("plan: the program was replaced, and launchd may start only the one that it has noted; so the job is loaded anew, which closes the listeners for a moment");
+                ctx.ui.progress(&format!(
+                    "plan: {OTHER_NOTED}; so the job is loaded anew, {CLOSES}"
+                ));
             }
         }
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
@@ -155,7 +166,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
             done = through_launchd(ctx, &env, &unit, &before) => done,
             () = interrupted() => Err(Exit::StillBusy
                 .error("interrupted while launchd restarts the job; the next command of gatewayctl goes on with it")
-                .with_help("gatewayctl status")),
+                .with_help(status_of(&unit))),
         };
         // The process that it was for has read it, or there was none.
         drop(intent);
@@ -409,9 +420,13 @@ impl ManagerRestart<'_> {
 
     fn interrupted(&self) -> CliError {
         let error = Exit::StillBusy.error(format!("interrupted: {}", self.stage.get()));
-        let help = format!("gatewayctl status --instance {}", self.unit.instance);
-        error.with_help(help)
+        error.with_help(status_of(&self.unit))
     }
+}
+
+/// What to ask after a restart that was interrupted.
+fn status_of(unit: &Installed) -> String {
+    format!("gatewayctl status --instance {}", unit.instance)
 }
 
 /// Announces the restart to the process that is to end.

@@ -126,7 +126,8 @@ fn an_edited_env_file_is_applied_by_reload_and_restart_and_nothing_is_lost() {
     };
     let mut gateway = setup.start();
     let load = Load {
-        new_per_second: 30.0,
+        // A Python thread for each connection: on a starved machine, it has no time for thirty in a second.
+        new_per_second: 10.0,
         ..Load::on(gateway.addr())
     };
     let load = load.start();
@@ -146,7 +147,7 @@ fn an_edited_env_file_is_applied_by_reload_and_restart_and_nothing_is_lost() {
     let output = gateway.ctl(["reload"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(gateway.sidecar_pid("main"), pid, "nothing changed");
-    load.stop().assert_clean(&[(Part::New, 20)]);
+    load.stop().assert_clean(&[(Part::New, 6)]);
     gateway.terminate();
 }
 

@@ -70,16 +70,22 @@ impl Follower {
         let event = self.frame()?;
         self.seq += 1;
         assert_eq!(event["seq"], self.seq, "{event}");
-        let told = json!({"at": "", "seq": self.seq, "event": event["event"], "payload": event["payload"]});
-        let faults = schema::faults(&schema::schema_of("events"), &told);
-        assert!(faults.is_empty(), "{faults:?} in: {told:#}");
         Some(event)
+    }
+
+    /// Panics unless an event is as its schema says.
+    fn assert_shape(schema: &Value, event: &Value) {
+        let told = json!({"at": "", "seq": event["seq"], "event": event["event"], "payload": event["payload"]});
+        let faults = schema::faults(schema, &told);
+        assert!(faults.is_empty(), "{faults:?} in: {told:#}");
     }
 
     /// The first event from here on of which this is true.
     fn until(&mut self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         let mut passed = Vec::new();
+        let schema = schema::schema_of("events");
         while let Some(event) = self.next() {
+            Self::assert_shape(&schema, &event);
             if good(&event) {
                 return event;
             }

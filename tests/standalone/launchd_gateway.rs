@@ -17,9 +17,12 @@ use crate::support::wait;
 /// A job that somebody else wrote.
 const LABEL: &str = "com.acme.api";
 
-/// The longest that a client may wait while a young gateway restarts. It was 0.1 s on a busy machine, where the rest
-/// of the throttle interval is 8 s.
-const STALL: Duration = Duration::from_secs(1);
+/// The longest that a client may wait while a young gateway restarts: far below the rest of the throttle interval,
+/// which is some 8 s. It is 0.1 s on a busy machine and was 1.4 s on a starved one.
+const STALL: Duration = Duration::from_secs(5);
+
+/// What a client of the load rests between two requests, so that it leaves the CPUs to the other tests.
+const PACE: Duration = Duration::from_millis(4);
 
 /// It answers a path of its own after so many seconds, and others at once.
 const SERVER: &str = "import http.server, sys, time
@@ -134,6 +137,7 @@ pub fn seen_under_load(port: u16, work: impl FnOnce()) -> Seen {
                 true => seen.good += 1,
                 false => seen.failed += 1,
             }
+            wait::pause(PACE);
         }
         seen
     };

@@ -98,6 +98,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Stop => commands::stop::stop(ctx).await,
         CtlCommand::Restart(args) => commands::restart::restart(ctx, args).await,
         CtlCommand::Reload => commands::restart::reload(ctx).await,
+        CtlCommand::Sidecars(args) => commands::sidecars::sidecars(ctx, args).await,
         CtlCommand::Status(args) if args.watch => commands::status::watch::watch(ctx, args).await,
         CtlCommand::Status(args) => commands::status::status(ctx, args).await,
         CtlCommand::Why => commands::why::why(ctx).await,

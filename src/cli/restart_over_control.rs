@@ -75,6 +75,7 @@ pub(super) async fn carry_out(
 ) -> Result<CompletedChange, ChangeError> {
     let patience = match method {
         Method::Restart(params) => Patience::with(client.peer()).after(params.wait_ms),
+        Method::RestartSidecar(params) => Patience::with(client.peer()).after(params.wait_ms),
         _ => Patience::with(client.peer()),
     };
     let interrupted = interrupted_for_good(is_inside(before.pid));

@@ -53,7 +53,11 @@ pub fn failed(method: &Method, outcome: &Outcome) -> bool {
 }
 
 fn failed_clients(method: &Method, outcome: &Outcome) -> bool {
-    let forced = matches!(method, Method::Restart(params) if params.force);
+    let forced = match method {
+        Method::Restart(params) => params.force,
+        Method::RestartSidecar(params) => params.force,
+        _ => false,
+    };
     let clients = outcome.clients.as_ref();
     clients.is_some_and(|seen| seen.failures() > 0) && !forced
 }
@@ -133,10 +137,10 @@ fn given_up(outcome: &Outcome) -> Option<String> {
 
 /// What was done, with the processes and generations before and after.
 fn headline(method: &Method, pid: u32, outcome: &Outcome) -> String {
-    let done = if matches!(method, Method::Reload) {
-        "reloaded"
-    } else {
-        "restarted"
+    let done = match method {
+        Method::Reload => "reloaded".to_owned(),
+        Method::RestartSidecar(params) => format!("{} restarted", params.sidecar),
+        _ => "restarted".to_owned(),
     };
     // The number of a generation alone says less than the process that serves it.
     let process = outcome

@@ -14,6 +14,7 @@ use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::{LogsAnswer, SecretLinesAnswer};
 use super::commands::presets::PresetsAnswer;
+use super::commands::sidecars::SidecarsAnswer;
 use super::commands::status::answer::StatusAnswer;
 use super::commands::status::change::StatusChange;
 use super::commands::status::down::DownAnswer;
@@ -47,7 +48,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 28] {
+fn answers() -> [AnswerSchema; 29] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -57,11 +58,15 @@ fn answers() -> [AnswerSchema; 28] {
         ),
         of::<StatusChange>("change", "status --watch, a line for each change"),
         of::<EventLine>("events", "events, a line for each event"),
+        of::<SidecarsAnswer>("sidecars", "sidecars"),
         of::<WhyReport>("why", "why"),
         of::<HistoryAnswer>("history", "history"),
         of::<GatewayList>("list", "list"),
         of::<WaitAnswer>("wait", "wait"),
-        of::<RestartAnswer>("restart", "restart and reload, by the gateway itself"),
+        of::<RestartAnswer>(
+            "restart",
+            "restart, reload and sidecars restart, by the gateway itself",
+        ),
         of::<Driven>("driven", "start and stop, by the service manager"),
         of::<ManagerRestartAnswer>("forced", "restart, by the service manager"),
         of::<ScheduledRestart>(

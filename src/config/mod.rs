@@ -49,7 +49,9 @@ pub(crate) use own_address::UpstreamUrl;
 pub(crate) use position::nearest;
 pub use reload::{Reload, ReloadMeans};
 pub use render::{schema, starter, to_toml};
-pub use sidecar::{OutputMode, SidecarSpec, StdinMode, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE};
+pub use sidecar::{
+    OutputMode, SidecarSpec, StdinMode, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, is_sidecar_name,
+};
 pub use sticky::SessionKey;
 pub use types::{AccessLogTarget, Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};

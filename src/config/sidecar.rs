@@ -20,6 +20,12 @@ pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
 /// The default of `tunnel_drain` where new requests wait for the old sidecar to end.
 pub const TUNNEL_DRAIN_ALONE: Duration = Duration::from_secs(5);
 
+/// Whether a sidecar can have this name.
+pub fn is_sidecar_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.chars().all(fits)
+}
+
 /// What is done with a sidecar's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -10,7 +10,7 @@ use super::notice::{DrainNotice, Ready};
 use super::own_address::{UpstreamUrl, listener_at};
 use super::position::{locate, nearest};
 use super::reload::{Reload, ReloadMeans};
-use super::sidecar::SidecarSpec;
+use super::sidecar::{SidecarSpec, is_sidecar_name};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
@@ -189,8 +189,7 @@ fn check_route_host(host: &str) -> Result<(), String> {
 
 fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
     let at = |key| ["sidecar", name, key];
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(fits) {
+    if !is_sidecar_name(name) {
         let message = format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`");
         return refuse(at("command"), message);
     }

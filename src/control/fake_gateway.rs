@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome,
-    PROTOCOL_VERSION, Progress, SecretsAnswer, Stage, Status,
+    PROTOCOL_VERSION, Progress, SecretsAnswer, SidecarStatus, Stage, Status,
 };
 use crate::control::server;
 use crate::state::paths::Paths;
@@ -25,16 +25,32 @@ pub struct FakeGateway {
 
 impl FakeGateway {
     pub fn start(answer: Result<Outcome, Failure>) -> Self {
+        Self::start_with(answer, Vec::new())
+    }
+
+    /// The same with these sidecars.
+    pub fn start_with(answer: Result<Outcome, Failure>, sidecars: Vec<SidecarStatus>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().to_owned();
         Self {
             _dir: Some(dir),
-            ..Self::start_in(&state, answer, status().pid)
+            ..Self::serve(
+                &state,
+                answer,
+                Status {
+                    sidecars,
+                    ..status()
+                },
+            )
         }
     }
 
     /// The same in an existing state directory, as the process `pid`.
     pub fn start_in(state: &Path, answer: Result<Outcome, Failure>, pid: u32) -> Self {
+        Self::serve(state, answer, Status { pid, ..status() })
+    }
+
+    fn serve(state: &Path, answer: Result<Outcome, Failure>, status: Status) -> Self {
         let listener = server::bind(&Paths::in_state_dir(state).control).unwrap();
         let (sender, mut calls) = mpsc::channel(8);
         let stop = CancellationToken::new();
@@ -50,7 +66,7 @@ impl FakeGateway {
             while let Some(call) = calls.recv().await {
                 log.lock().unwrap().push(call.method.clone());
                 match call.method {
-                    Method::Status => call.reply.done(&Status { pid, ..status() }),
+                    Method::Status => call.reply.done(&status),
                     Method::Stop => {
                         call.reply.done(&serde_json::json!({}));
                         ending.cancel();
@@ -64,7 +80,7 @@ impl FakeGateway {
                         call.reply
                             .fail(Failure::new(FailureCode::Rejected, message));
                     }
-                    Method::Restart(_) | Method::Reload => {
+                    Method::Restart(_) | Method::RestartSidecar(_) | Method::Reload => {
                         call.reply.progress(&Progress {
                             request: "r1".into(),
                             stage: ProgressStage::Starting,

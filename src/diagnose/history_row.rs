@@ -58,18 +58,20 @@ impl HistoryRow {
             }
             HistoryEntry::Asked {
                 kind,
+                sidecar,
                 who,
                 reason,
                 strategy,
                 ..
             } => Self {
-                what: format!("{kind} under way ({strategy})"),
+                what: format!("{} under way ({strategy})", kind.of(sidecar.as_deref())),
                 who: requester(who),
                 why: reason_given(reason),
                 took: None,
             },
             HistoryEntry::Request {
                 kind,
+                sidecar,
                 who,
                 reason,
                 strategy,
@@ -81,7 +83,11 @@ impl HistoryRow {
                 downtime_ms,
                 ..
             } => Self {
-                what: format!("{kind} {} ({strategy})", outcome.outcome),
+                what: format!(
+                    "{} {} ({strategy})",
+                    kind.of(sidecar.as_deref()),
+                    outcome.outcome
+                ),
                 who: requester(who),
                 why: all_of([
                     reason_given(reason),

@@ -128,11 +128,15 @@ impl BuildPlan {
         for (name, spec) in &config.sidecar {
             match self.previous_slot(name) {
                 None if is_gated(name, spec) => gated.push((name, spec)),
+                Some(slot) if self.kind.sidecar().is_some_and(|one| one != name) => {
+                    kept.insert(name.clone());
+                    slots.insert(name.clone(), slot);
+                }
                 Some(slot) if self.restarts_itself(&slot, spec) => {
                     by_own_means.push(Arc::clone(&slot));
                     slots.insert(name.clone(), slot);
                 }
-                Some(slot) if self.kind == RequestKind::Reload && slot.spec() == *spec => {
+                Some(slot) if self.kind.keeps(name, slot.spec() == *spec) => {
                     kept.insert(name.clone());
                     slots.insert(name.clone(), slot);
                 }
@@ -164,8 +168,12 @@ impl BuildPlan {
         self.restart_by_own_means(&by_own_means).await?;
         self.replace(&exclusive).await?;
         let previous = self.previous.as_deref();
-        let renewed = slots.keys().filter(|name| !kept.contains(*name));
-        let renewed = renewed.cloned().collect();
+        let renewed = slots.iter().filter(|(name, _)| !kept.contains(*name));
+        let renewed = renewed.map(|(name, slot)| {
+            slot.renewed_for(self.number);
+            name.clone()
+        });
+        let renewed = renewed.collect();
         let mut generation = Generation::new(self.number, config, slots, workers, previous);
         generation.renewed = renewed;
         Ok(generation)

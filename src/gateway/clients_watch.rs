@@ -16,25 +16,54 @@ pub const SETTLE: Duration = Duration::from_secs(3);
 /// The counters when a restart was asked for.
 #[derive(Debug)]
 pub struct ClientsWatch {
-    before: GenerationInfo,
+    sidecars: WatchedClients,
     tally: RequestTally,
     held: u64,
 }
 
+/// Whose clients are watched.
+#[derive(Debug)]
+enum WatchedClients {
+    /// Those of this generation, and of the next one.
+    All(GenerationInfo),
+    /// This one alone: what happens to others is none of its restart's doing.
+    One(String),
+}
+
+impl WatchedClients {
+    fn names<'a>(&'a self, after: Option<&'a GenerationInfo>) -> BTreeSet<&'a str> {
+        match self {
+            Self::One(name) => BTreeSet::from([name.as_str()]),
+            Self::All(before) => {
+                let sidecars = [before].into_iter().chain(after);
+                let sidecars = sidecars.flat_map(|one| &one.sidecars);
+                sidecars.map(|(name, _)| name.as_str()).collect()
+            }
+        }
+    }
+}
+
 impl ClientsWatch {
-    /// Begins to watch the clients of the generation `before`.
-    pub fn begin(front: &Front, before: &GenerationInfo) -> Self {
+    /// Begins to watch the clients of the generation `before`, or those of one `sidecar`.
+    pub fn begin(front: &Front, before: &GenerationInfo, sidecar: Option<&str>) -> Self {
         front.stats.watch_holds();
+        let sidecars = match sidecar {
+            Some(name) => WatchedClients::One(name.to_owned()),
+            None => WatchedClients::All(before.clone()),
+        };
         Self {
-            before: before.clone(),
-            tally: front.table().routes.tally(&names([before])),
+            tally: front.table().routes.tally(&sidecars.names(None)),
+            sidecars,
             held: front.stats.clients_held.load(Ordering::Relaxed),
         }
     }
 
     /// What clients saw since then of these sidecars, and of those `after`.
     pub fn seen(&self, front: &Front, after: &GenerationInfo) -> ClientsSeen {
-        let now = front.table().routes.tally(&names([&self.before, after]));
+        let now = front
+            .table()
+            .routes
+            .tally(&self.sidecars.names(Some(after)));
         let before = &self.tally;
         let failed = ClientFailure::ALL.iter().filter_map(|kind| {
             let place = *kind as usize;
@@ -51,9 +80,4 @@ impl ClientsWatch {
             tunnels_ended: now.tunnels_ended.saturating_sub(before.tunnels_ended),
         }
     }
-}
-
-fn names<'a>(generations: impl IntoIterator<Item = &'a GenerationInfo>) -> BTreeSet<&'a str> {
-    let sidecars = generations.into_iter().flat_map(|one| &one.sidecars);
-    sidecars.map(|(name, _)| name.as_str()).collect()
 }

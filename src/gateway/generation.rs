@@ -179,16 +179,16 @@ impl Generation {
         alone.map(named_pid).collect()
     }
 
-    /// Whether a next generation of this configuration starts copies of its sidecars beside them.
-    pub fn is_copied_by(&self, config: &Config, kind: RequestKind) -> bool {
-        let copied = |(name, slot): (&String, &Arc<Slot>)| {
-            let (spec, next) = (slot.spec(), config.sidecar.get(name));
+    /// Its sidecars beside which a next generation of this configuration starts copies.
+    pub fn copied_by(&self, config: &Config, kind: &RequestKind) -> Vec<&str> {
+        let copied = |(name, slot): &(&String, &Arc<Slot>)| {
+            let (spec, next) = (slot.spec(), config.sidecar.get(*name));
             next.is_some_and(|next| {
-                let kept = kind == RequestKind::Reload && spec == *next;
-                !kept && spec.overlaps() && next.overlaps()
+                !kind.keeps(name, spec == *next) && spec.overlaps() && next.overlaps()
             })
         };
-        self.slots.iter().any(copied)
+        let copied = self.slots.iter().filter(copied);
+        copied.map(|(name, _)| name.as_str()).collect()
     }
 
     /// Its sidecars that `next` does not keep.

@@ -198,15 +198,21 @@ impl Generations {
         Some(number)
     }
 
-    /// How many generations that drain have not been asked to end early.
-    pub fn going_on(&self) -> usize {
-        let drains = self.drains.iter();
-        drains.filter(|drain| !drain.ends_early()).count()
+    /// How many generations drain that have copies of these sidecars, and have not been asked to end early.
+    pub fn going_on(&self, names: &[&str]) -> usize {
+        self.drains_with(names).count()
     }
 
     /// The oldest of them.
-    pub fn oldest(&self) -> Option<&Arc<Drain>> {
-        self.drains.iter().find(|drain| !drain.ends_early())
+    pub fn oldest(&self, names: &[&str]) -> Option<&Arc<Drain>> {
+        self.drains_with(names).next()
+    }
+
+    fn drains_with(&self, names: &[&str]) -> impl Iterator<Item = &Arc<Drain>> {
+        self.drains.iter().filter(move |drain| {
+            let mut slots = drain.slots();
+            !drain.ends_early() && slots.any(|slot| names.contains(&slot.name()))
+        })
     }
 
     /// The drain of this generation has ended.

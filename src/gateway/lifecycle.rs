@@ -97,7 +97,7 @@ impl Lifecycle {
     pub fn fallback(&self) -> Option<u64> {
         let can_go_back = match &self.phase {
             Phase::Serving => true,
-            // A reload keeps sidecars of the one that serves.
+            // The others keep sidecars of the one that serves.
             Phase::Building(build) => build.kind == RequestKind::Restart,
             Phase::Handing { committed, .. } => !committed,
             _ => false,
@@ -178,6 +178,11 @@ impl Lifecycle {
     }
 
     fn asked(&mut self, request: GenerationRequest) -> Vec<Action> {
+        if let Some(name) = request.kind.sidecar()
+            && let Some(why) = self.refuses_sidecar(name)
+        {
+            return vec![reject(request.id, &why)];
+        }
         match &mut self.phase {
             Phase::Serving => self.next(NextBuild {
                 request,
@@ -194,6 +199,38 @@ impl Lifecycle {
             Phase::Yielded { .. } => vec![answer(request.id, RequestVerdict::Moved)],
             Phase::Leaving { .. } => vec![answer(request.id, RequestVerdict::Scheduled)],
             Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
+        }
+    }
+
+    /// Why this sidecar alone cannot be restarted now. Another request decides which sidecars run next, and
+    /// whether this one is still among them.
+    fn refuses_sidecar(&self, name: &str) -> Option<String> {
+        let under_way = |build: &Build| {
+            let kind = &build.kind;
+            format!(
+                "a {kind} is under way: when it is done (gatewayctl status), gatewayctl sidecars restart {name}"
+            )
+        };
+        match &self.phase {
+            Phase::Building(build) | Phase::Handing { build, .. } => Some(under_way(build)),
+            Phase::Starting(_, Origin::Alone(_) | Origin::Orphan) => Some(
+                "all its sidecars are being started at this moment: gatewayctl wait --ready"
+                    .to_owned(),
+            ),
+            Phase::Waiting { .. } => {
+                Some("its sidecars wait to be started: gatewayctl recover".to_owned())
+            }
+            Phase::Leaving { .. } => Some(
+                "this process finishes its work, and the next one starts all sidecars anew: gatewayctl status"
+                    .to_owned(),
+            ),
+            // These answer as to a restart.
+            Phase::Serving
+            | Phase::Starting(_, Origin::Candidate)
+            | Phase::Prepared(_)
+            | Phase::Yielded { .. }
+            | Phase::Stopping { .. }
+            | Phase::Ended => None,
         }
     }
 
@@ -315,7 +352,7 @@ impl Lifecycle {
     }
 
     fn next(&mut self, next: NextBuild) -> Vec<Action> {
-        let (kind, budget) = (next.request.kind, next.request.budget);
+        let (kind, budget) = (next.request.kind.clone(), next.request.budget);
         match next.request.place {
             Placement::Next { until } if kind == RequestKind::Restart => {
                 self.phase = Phase::Leaving { until };

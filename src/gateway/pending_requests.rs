@@ -168,8 +168,8 @@ impl PendingRequests {
     /// A request is about to be carried out: whatever happens now, it has an end in the record.
     pub fn accept(&self, id: &str) {
         if let Some(request) = self.waiting.get(id) {
-            let (kind, reason) = (request.kind.name(), &request.reason);
-            self.record.asked(&request.asked, id, kind, reason);
+            self.record
+                .asked(&request.asked, id, &request.kind, &request.reason);
         }
     }
 
@@ -267,13 +267,13 @@ impl PendingRequests {
         if let Some(failed) = (clients.as_ref()).and_then(ClientsSeen::failures_in_words) {
             warn!(
                 REQUEST = id,
-                "[gateway] during {} {id}, {failed}",
-                request.kind.name()
+                "[gateway] during {} {id}, {failed}", request.kind
             );
         }
         let end = LastRestart {
             request: id.to_owned(),
             kind: request.kind.name(),
+            sidecar: request.kind.sidecar().map(str::to_owned),
             reason: request.reason,
             outcome: ended(&verdict, scene.unchanged),
             at: request.at,
@@ -444,11 +444,11 @@ fn ended(verdict: &RequestVerdict, unchanged: bool) -> RequestEnd {
 fn log_end(end: &LastRestart, before: u64, after: &GenerationInfo) {
     let LastRestart {
         request: id,
-        kind,
         outcome,
         took_ms,
         ..
     } = end;
+    let kind = end.what();
     if outcome.outcome == RequestOutcome::Failed {
         warn!(
             REQUEST = id,

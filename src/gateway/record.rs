@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tracing::{info, warn};
 
+use super::lifecycle::RequestKind;
 use super::progress::CutWork;
 use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::Loaded;
@@ -27,7 +28,7 @@ use crate::state::history::{self, History, HistoryEntry, PhaseTime, PreviousEnd,
 use crate::state::last_good_config;
 use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
-use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName, cut_reason};
+use crate::state::terms::{EndReason, RequestEnd, StrategyName, cut_reason};
 use crate::state::trace::Carried;
 use crate::text::redact::Redactor;
 
@@ -176,10 +177,11 @@ impl LifeRecord {
     }
 
     /// A request is accepted.
-    pub fn asked(&self, asked: &RequestRecord, id: &str, kind: RequestKindName, reason: &str) {
+    pub fn asked(&self, asked: &RequestRecord, id: &str, kind: &RequestKind, reason: &str) {
         self.append(HistoryEntry::Asked {
             id: id.to_owned(),
-            kind,
+            kind: kind.name(),
+            sidecar: kind.sidecar().map(str::to_owned),
             who: asked.who.clone(),
             reason: cut_reason(&self.redactor.text(reason)),
             strategy: asked.strategy,
@@ -192,6 +194,7 @@ impl LifeRecord {
         self.append(HistoryEntry::Request {
             id: end.request.clone(),
             kind: end.kind,
+            sidecar: end.sidecar.clone(),
             who: asked.who,
             reason: cut_reason(&self.redactor.text(&end.reason)),
             strategy: asked.strategy,

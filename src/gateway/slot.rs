@@ -1,10 +1,11 @@
 //! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may
 //! keep.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
@@ -32,6 +33,8 @@ pub struct Slot {
     backend: Arc<Backend>,
     /// Its sessions and those of other copies, if they are remembered.
     sessions: Option<Arc<Sessions>>,
+    /// The generation for which it was started or restarted last.
+    generation: AtomicU64,
     running: Mutex<Running>,
 }
 
@@ -43,6 +46,8 @@ struct Running {
     sidecar: Arc<Sidecar>,
     /// Opens the door when the sidecar is ready, and holds it when it is not.
     doorkeeper: Arc<AbortOnDropHandle<()>>,
+    /// Since when it is in its state.
+    since: Arc<Mutex<Timestamp>>,
     /// It was told that its work comes to an end.
     told: Arc<AtomicBool>,
     /// It gets no requests any more: another run is to take its place.
@@ -66,6 +71,7 @@ impl Slot {
             name: name.to_owned(),
             backend,
             sessions: sessions(spec, before),
+            generation: AtomicU64::new(0),
             running: Mutex::new(running),
         })
     }
@@ -89,6 +95,21 @@ impl Slot {
     /// The sidecar behind the door now.
     pub fn sidecar(&self) -> Arc<Sidecar> {
         self.running().sidecar
+    }
+
+    /// Since when the sidecar is in its state.
+    pub fn since(&self) -> Timestamp {
+        *lock(&self.running().since)
+    }
+
+    /// The generation for which it was started or restarted last; 0 while that is being built.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// It was started or restarted for this generation.
+    pub fn renewed_for(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
     }
 
     fn running(&self) -> Running {
@@ -326,9 +347,11 @@ impl Running {
         persist: bool,
     ) -> Self {
         let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
+        let since = Arc::new(Mutex::new(Timestamp::now()));
         let doorkeeper = tokio::spawn(keep_door(
             Arc::clone(backend),
             sidecar.watch(),
+            Arc::clone(&since),
             name.to_owned(),
             context.workers,
         ));
@@ -336,6 +359,7 @@ impl Running {
             spec: spec.clone(),
             sidecar,
             doorkeeper: Arc::new(AbortOnDropHandle::new(doorkeeper)),
+            since,
             told: Arc::default(),
             released: Arc::default(),
         }
@@ -345,11 +369,20 @@ impl Running {
 async fn keep_door(
     backend: Arc<Backend>,
     mut state: tokio::sync::watch::Receiver<SidecarState>,
+    since: Arc<Mutex<Timestamp>>,
     name: String,
     workers: usize,
 ) {
+    let mut before = std::mem::discriminant(&*state.borrow());
     loop {
-        let door = door_of(&state.borrow_and_update(), &backend, &name, workers);
+        let door = {
+            let state = state.borrow_and_update();
+            let now = std::mem::discriminant(&*state);
+            if std::mem::replace(&mut before, now) != now {
+                *lock(&since) = Timestamp::now();
+            }
+            door_of(&state, &backend, &name, workers)
+        };
         backend.set(door);
         if state.changed().await.is_err() {
             return;

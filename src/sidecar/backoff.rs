@@ -96,6 +96,13 @@ impl Backoff {
         *self = Self::default();
     }
 
+    /// How many there are in the present series.
+    pub fn deaths(&self, now: Instant) -> u32 {
+        let last = self.last.as_ref();
+        let is_over = last.is_none_or(|last| now.saturating_duration_since(last.at) > TOGETHER);
+        if is_over { 0 } else { self.deaths }
+    }
+
     /// How it ended last, in the present series of deaths.
     pub fn last_cause(&self) -> Option<&str> {
         self.last.as_ref().map(|last| last.cause.as_str())

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -80,6 +80,11 @@ impl Sidecar {
             .iter()
             .map(|ip| SocketAddr::new(*ip, port))
             .collect()
+    }
+
+    /// How often it has died, each time soon after the time before.
+    pub fn deaths(&self) -> u32 {
+        lock(&self.control.backoff).deaths(Instant::now())
     }
 
     /// How it ended when it last died, while that was not long ago.

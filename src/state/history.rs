@@ -143,6 +143,9 @@ pub enum HistoryEntry {
         id: String,
         /// What was asked for.
         kind: RequestKindName,
+        /// The sidecar that it is about, where it is about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sidecar: Option<String>,
         /// Who asked.
         who: Requester,
         /// Why.
@@ -156,6 +159,9 @@ pub enum HistoryEntry {
         id: String,
         /// What was asked for.
         kind: RequestKindName,
+        /// The sidecar that it is about, where it is about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sidecar: Option<String>,
         /// Who asked.
         who: Requester,
         /// Why.

@@ -24,8 +24,20 @@ words! {
         Restart = "restart",
         /// Only what changed in the configuration.
         Reload = "reload",
+        /// One sidecar, with the configuration in force.
+        SidecarRestart = "sidecar-restart",
         /// The end of safe mode, or of the wait of a throttle.
         Recover = "recover",
+    }
+}
+
+impl RequestKindName {
+    /// For people, with the sidecar that it is about, if it is about one: "reload", "restart of web".
+    pub fn of(self, sidecar: Option<&str>) -> String {
+        match (self, sidecar) {
+            (Self::SidecarRestart, Some(name)) => format!("restart of {name}"),
+            _ => self.in_words(),
+        }
     }
 }
 

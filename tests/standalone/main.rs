@@ -74,6 +74,7 @@ mod recovery;
 mod refusals;
 mod retries;
 mod routing;
+mod sidecars;
 mod stale_trees;
 mod stalled;
 mod stalled_disk;

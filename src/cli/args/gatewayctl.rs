@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::inspect::{
     CleanArgs, DoctorArgs, EventsArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
 };
-use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
+use super::restart::{InhibitArgs, RestartArgs, SidecarRestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
 use crate::config::Dur;
 
@@ -112,6 +112,14 @@ pub enum CtlCommand {
     ///
     /// An invalid configuration changes nothing, and the exit code is 78.
     Reload,
+    /// Show the sidecars of a gateway, or restart one of them
+    ///
+    /// A line for each program behind the gateway: its state, process and port; the generation for which
+    /// it was started or restarted last; since when it is in that state; how often it was restarted because
+    /// it had ended, and how often it ended in the present series, each time within half an hour of the time
+    /// before; memory and processor time of its processes. Exits with 0 whatever they do: gatewayctl status
+    /// says by its exit code whether all is well.
+    Sidecars(SidecarsArgs),
     /// End gateways that were left behind on the port, and no others
     ///
     /// A gateway is stale if no service manager supervises it, no record gives it time to drain, and
@@ -201,6 +209,28 @@ pub enum CtlCommand {
     Completions(CompletionsArgs),
     /// Write the man pages to a directory, or print gatewayctl(8)
     Man(ManArgs),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct SidecarsArgs {
+    #[command(subcommand)]
+    pub command: Option<SidecarsCommand>,
+}
+
+/// The subcommands of `sidecars`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SidecarsCommand {
+    /// Restart one sidecar without losing a request; the others, and the gateway itself, run on
+    ///
+    /// Its next copy is started and health-checked before it gets traffic; the old copy finishes its
+    /// requests. One that must not run twice (overlap = false), or restarts by its own means (reload), does
+    /// so as in a restart of the whole gateway. If the next copy does not become ready, the old one keeps
+    /// serving and the exit code is 1, as it is when clients failed. It runs with the configuration in
+    /// force: gatewayctl reload applies a newer one. While another restart is under way, and while the
+    /// gateway starts, drains or stops, it is refused, and the exit code is 1; a name that is not there
+    /// is wrong usage, with the exit code 2.
+    Restart(SidecarRestartArgs),
 }
 
 /// The subcommands of `config`.

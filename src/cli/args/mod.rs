@@ -12,10 +12,11 @@ mod tips;
 pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{
     Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, DemoArgs, Global, InitArgs, ManArgs,
+    SidecarsArgs, SidecarsCommand,
 };
 pub use inspect::{CleanArgs, DoctorArgs, EventsArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use read::meant;
-pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
+pub use restart::{InhibitArgs, RestartArgs, SidecarRestartArgs, UpdateArgs, Wait};
 pub use service::{InstallArgs, UninstallArgs};
 
 #[cfg(test)]

@@ -30,6 +30,26 @@ pub struct RestartArgs {
     pub fresh: bool,
 }
 
+#[derive(Clone, Debug, Default, Args)]
+pub struct SidecarRestartArgs {
+    /// The sidecar, as in [sidecar.NAME]; gatewayctl sidecars shows the names
+    #[arg(value_name = "NAME")]
+    pub sidecar: String,
+    /// Cut its old work instead of waiting for it
+    #[arg(long, conflicts_with = "wait")]
+    pub force: bool,
+    /// How long its old requests may take this time, e.g. 30s, or "forever" [default: `drain` of the
+    /// configuration]
+    #[arg(long, value_name = "DURATION")]
+    pub wait: Option<Wait>,
+    /// The reason, for the history; at most 200 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// Return only when its old copy has exited
+    #[arg(long)]
+    pub drained: bool,
+}
+
 /// How long old requests may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

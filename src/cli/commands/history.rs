@@ -195,6 +195,7 @@ mod tests {
         let request = HistoryEntry::Request {
             id: "r1".into(),
             kind: RequestKindName::Restart,
+            sidecar: None,
             who: Requester {
                 uid: Some(1000),
                 pid: 7,

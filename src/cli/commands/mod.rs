@@ -16,6 +16,7 @@ pub mod man;
 pub mod presets;
 pub mod recover;
 pub mod restart;
+pub mod sidecars;
 pub mod start;
 pub mod status;
 pub mod stop;

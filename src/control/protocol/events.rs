@@ -178,6 +178,9 @@ pub struct AskedRestart {
     pub request: String,
     /// What is asked for.
     pub kind: RequestKindName,
+    /// The sidecar that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<String>,
     /// Why.
     pub reason: String,
 }

@@ -24,6 +24,7 @@ pub use self::lease::{
 };
 pub use self::restart::{
     GenerationInfo, LastRestart, Outcome, PlannedStrategy, Progress, RestartParams,
+    SidecarRestartParams,
 };
 pub use self::secrets::{SecretsAnswer, SecretsParams};
 pub use self::status::{
@@ -85,6 +86,8 @@ pub enum Method {
     Status,
     /// `restart`: progress events, then an [`Outcome`].
     Restart(RestartParams),
+    /// `restart_sidecar`: progress events, then an [`Outcome`].
+    RestartSidecar(SidecarRestartParams),
     /// `reload`: progress events, then an [`Outcome`].
     Reload,
     /// `stop`: answered when accepted.
@@ -114,6 +117,10 @@ impl Method {
                 let params: RestartParams = serde_json::from_value(params).map_err(bad)?;
                 Self::Restart(params.checked()?)
             }
+            "restart_sidecar" => {
+                let params: SidecarRestartParams = serde_json::from_value(params).map_err(bad)?;
+                Self::RestartSidecar(params.checked()?)
+            }
             "reload" => Self::Reload,
             "stop" => Self::Stop,
             "inhibit" => {
@@ -136,6 +143,7 @@ impl Method {
         let (name, params) = match self {
             Self::Status => ("status", None),
             Self::Restart(params) => ("restart", serde_json::to_value(params).ok()),
+            Self::RestartSidecar(params) => ("restart_sidecar", serde_json::to_value(params).ok()),
             Self::Reload => ("reload", None),
             Self::Stop => ("stop", None),
             Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).ok()),
@@ -207,6 +215,21 @@ mod tests {
             let params = serde_json::json!({"reason": "ü".repeat(length)});
             assert_eq!(Method::parse("restart", params).is_ok(), fits, "{length}");
         }
+        let restart = |sidecar: &str| {
+            let params = serde_json::json!({"sidecar": sidecar, "waitMs": 5});
+            Method::parse("restart_sidecar", params)
+        };
+        let expected = SidecarRestartParams {
+            sidecar: "web-1".into(),
+            wait_ms: Some(5),
+            ..Default::default()
+        };
+        assert_eq!(restart("web-1"), Ok(Method::RestartSidecar(expected)));
+        let long = "x".repeat(201);
+        for wrong in ["", "a b", "\u{1b}[m", &long] {
+            assert!(restart(wrong).is_err(), "{wrong}");
+        }
+        assert!(Method::parse("restart_sidecar", Value::Null).is_err());
         assert_eq!(
             Method::parse("x", Value::Null).unwrap_err().code,
             FailureCode::UnknownMethod

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, FailureCode};
+use crate::config::is_sidecar_name;
 use crate::state::clients_seen::ClientsSeen;
 use crate::state::passage::Passage;
 use crate::state::terms::{
@@ -39,14 +40,51 @@ pub struct RestartParams {
 
 impl RestartParams {
     pub(super) fn checked(self) -> Result<Self, Failure> {
-        let length = (self.reason.as_deref()).map_or(0, |reason| reason.chars().count());
-        if length <= REASON_MAX {
-            return Ok(self);
-        }
-        let message =
-            format!("restart: `reason` has {length} characters; at most {REASON_MAX} are kept");
-        Err(Failure::new(FailureCode::BadRequest, message))
+        check_reason("restart", self.reason.as_deref())?;
+        Ok(self)
     }
+}
+
+/// `restart_sidecar`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SidecarRestartParams {
+    /// Which one.
+    pub sidecar: String,
+    /// As in [`RestartParams`].
+    #[serde(default)]
+    pub force: bool,
+    /// As in [`RestartParams`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// As in [`RestartParams`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Answer only when its old copy is gone.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+impl SidecarRestartParams {
+    pub(super) fn checked(self) -> Result<Self, Failure> {
+        // It is shown and recorded, also where it is refused.
+        if !is_sidecar_name(&self.sidecar) || self.sidecar.len() > REASON_MAX {
+            let message = "restart_sidecar: `sidecar` is not the name of a sidecar";
+            return Err(Failure::new(FailureCode::BadRequest, message));
+        }
+        check_reason("restart_sidecar", self.reason.as_deref())?;
+        Ok(self)
+    }
+}
+
+fn check_reason(method: &str, reason: Option<&str>) -> Result<(), Failure> {
+    let length = reason.map_or(0, |reason| reason.chars().count());
+    if length <= REASON_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("{method}: `reason` has {length} characters; at most {REASON_MAX} are kept");
+    Err(Failure::new(FailureCode::BadRequest, message))
 }
 
 /// A step of a restart, reload or stop, as it happens.
@@ -178,6 +216,9 @@ pub struct LastRestart {
     pub request: String,
     /// What was asked for.
     pub kind: RequestKindName,
+    /// The sidecar that it was about, where it was about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<String>,
     /// Why it was asked.
     pub reason: String,
     /// How it ended.
@@ -202,11 +243,17 @@ pub struct LastRestart {
 }
 
 impl LastRestart {
+    /// What was asked for, for people.
+    pub fn what(&self) -> String {
+        self.kind.of(self.sidecar.as_deref())
+    }
+
     /// What was asked for, and how that ended. Nothing of it took time, or ended work.
     pub fn of(request: String, kind: RequestKindName, reason: String, outcome: RequestEnd) -> Self {
         Self {
             request,
             kind,
+            sidecar: None,
             reason,
             outcome,
             at: String::new(),

@@ -185,8 +185,17 @@ pub struct SidecarStatus {
     /// Where it listens on that port beyond loopback: there it is reached past the front door.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<String>,
-    /// Unplanned restarts in this generation.
+    /// The generation for which it was started or restarted last; those after it have kept it.
+    #[serde(default, skip_serializing_if = "absent::zero")]
+    pub generation: u64,
+    /// Since when it is in this state, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Unplanned restarts of that copy.
     pub restarts: u64,
+    /// How often it ended unplanned, each time within half an hour of the time before.
+    #[serde(default)]
+    pub deaths: u32,
     /// How it ended when it last ended unplanned, as "it …".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_death: Option<String>,
@@ -206,6 +215,10 @@ pub struct SidecarStatus {
     /// The resident memory of its processes, in bytes; what they share counts for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// The processor time that its processes have used, and children of theirs that have ended, in
+    /// milliseconds; absent where the system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
     /// Its command line, secrets hidden.
     pub command: String,
 }

@@ -43,8 +43,12 @@ pub fn next_commands(evidence: &EndEvidence, cause: &EndCause) -> Vec<NextComman
                 .chain((!back).then_some(restart))
                 .collect()
         }
-        EndCause::RequestFailed { what, .. } if running => {
+        EndCause::RequestFailed { what, sidecar, .. } if running => {
             let again = match what {
+                RequestKindName::SidecarRestart => {
+                    let name = sidecar.as_deref().unwrap_or("NAME");
+                    ctl(&format!("sidecars restart {name}"), "when it is mended")
+                }
                 RequestKindName::Reload => {
                     ctl("config check", "what is wrong with the configuration")
                 }

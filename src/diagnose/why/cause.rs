@@ -40,6 +40,9 @@ pub enum EndCause {
         request: String,
         /// What was requested.
         what: RequestKindName,
+        /// The sidecar that it was about, where it was about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sidecar: Option<String>,
         /// Who requested it, in words.
         by: String,
         /// The reason that was given.
@@ -55,6 +58,9 @@ pub enum EndCause {
         request: String,
         /// What was requested.
         what: RequestKindName,
+        /// The sidecar that it was about, where it was about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sidecar: Option<String>,
         /// Who requested it, in words.
         by: String,
         /// The reason that was given.

@@ -130,6 +130,7 @@ fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
         EndCause::NeverRan => format!("{name} has not run yet"),
         EndCause::Requested {
             what,
+            sidecar,
             by,
             reason,
             strategy,
@@ -141,12 +142,17 @@ fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
                 _ => "restarted",
             };
             let took = span(*took_ms);
+            let name = match sidecar {
+                Some(sidecar) => format!("sidecar {sidecar} of {name}"),
+                None => name.to_owned(),
+            };
             format!(
                 "{name} was {done}{at} on request: {reason}, by {by}, strategy {strategy}, in {took}"
             )
         }
         EndCause::RequestFailed {
             what,
+            sidecar,
             by,
             reason,
             said,
@@ -154,6 +160,10 @@ fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
         } => {
             let said = said.as_deref().unwrap_or("nothing is known of the cause");
             let said = in_short(said);
+            let what = match sidecar {
+                Some(sidecar) => format!("restart of sidecar {sidecar}"),
+                None => what.to_string(),
+            };
             format!("the {what} of {name}{at} failed: {said} (requested: {reason}, by {by})")
         }
         EndCause::StartLimit {

@@ -95,6 +95,7 @@ impl PredecessorSide {
             restart: LastRestart {
                 request: offer.request,
                 kind: RequestKindName::Restart,
+                sidecar: None,
                 reason: offer.reason,
                 outcome: RequestOutcome::Done.into(),
                 at: offer.asked_at,

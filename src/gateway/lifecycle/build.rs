@@ -39,7 +39,7 @@ impl Build {
     pub(super) fn action(&self, persist: bool) -> Action {
         Action::Build {
             generation: self.generation,
-            kind: self.kind,
+            kind: self.kind.clone(),
             budget: self.budget,
             request: self.leader.clone(),
             persist,

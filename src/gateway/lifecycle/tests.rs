@@ -252,10 +252,73 @@ fn a_reload_that_finds_nothing_to_do_takes_no_number() {
     );
 }
 
+fn rejection(actions: &[Action]) -> &str {
+    match actions {
+        [
+            Action::Answer {
+                verdict: RequestVerdict::Rejected(why),
+                ..
+            },
+        ] => why,
+        _ => "",
+    }
+}
+
+#[test]
+fn one_sidecar_is_restarted_where_nothing_else_is_under_way() {
+    let web = || RequestKind::Sidecar("web".into());
+    let mut machine = serving();
+    let actions = machine.step(ask("a", web()), NOW);
+    assert!(
+        matches!(&actions[..], [Action::Build { generation: 2, kind, .. }] if *kind == web()),
+        "{actions:?}"
+    );
+    // The one that serves shares sidecars with the next one.
+    assert_eq!(machine.fallback(), None);
+    let refused = machine.step(ask("b", web()), NOW);
+    let why = rejection(&refused);
+    assert!(
+        why.contains("a restart of web is under way") && why.contains("sidecars restart web"),
+        "{refused:?}"
+    );
+    // A whole restart waits for it: it is more.
+    assert_eq!(machine.step(ask("c", RequestKind::Restart), NOW), []);
+    let actions = machine.step(Event::Built(2), NOW);
+    assert!(
+        matches!(&actions[..], [Action::Serve { generation: 2, .. }, Action::Answer { id, verdict: RequestVerdict::Done(2) }, Action::Build { generation: 3, kind: RequestKind::Restart, .. }] if id == "a"),
+        "{actions:?}"
+    );
+    let refused = machine.step(ask("d", web()), NOW);
+    assert!(
+        rejection(&refused).contains("a restart is under way"),
+        "{refused:?}"
+    );
+    machine.step(Event::Broken(3, "no".into()), NOW);
+    machine.step(ask("e", web()), NOW);
+    machine.step(Event::Built(4), NOW);
+    assert_eq!(machine.fallback(), Some(2), "its copy of before still runs");
+
+    let (mut starting, _) = Lifecycle::start(StartMode::First(Fallback::End));
+    let refused = starting.step(ask("a", web()), NOW);
+    assert!(rejection(&refused).contains("wait --ready"), "{refused:?}");
+    let later = StartMode::Later {
+        at: NOW,
+        then: Fallback::Safe,
+    };
+    let (mut waiting, _) = Lifecycle::start(later);
+    let refused = waiting.step(ask("a", web()), NOW);
+    assert!(
+        rejection(&refused).contains("gatewayctl recover"),
+        "{refused:?}"
+    );
+    assert!(matches!(waiting.phase(), Phase::Waiting { .. }));
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Restart,
     Reload,
+    Sidecar,
     Stop(bool),
     Built(u64),
     Broken(u64),
@@ -270,6 +333,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         3 => Just(Input::Restart),
         3 => Just(Input::Reload),
+        2 => Just(Input::Sidecar),
         1 => any::<bool>().prop_map(Input::Stop),
         4 => (0u64..3).prop_map(Input::Built),
         2 => (0u64..3).prop_map(Input::Broken),
@@ -331,10 +395,14 @@ proptest! {
         check(first, &machine, false, &mut answered, &mut building, &mut wound, &mut ended)?;
         for (index, input) in inputs.into_iter().enumerate() {
             let event = match input {
-                Input::Restart | Input::Reload => {
+                Input::Restart | Input::Reload | Input::Sidecar => {
                     let id = index.to_string();
                     asked.insert(id.clone());
-                    ask(&id, if matches!(input, Input::Restart) { RequestKind::Restart } else { RequestKind::Reload })
+                    ask(&id, match input {
+                        Input::Restart => RequestKind::Restart,
+                        Input::Reload => RequestKind::Reload,
+                        _ => RequestKind::Sidecar("web".into()),
+                    })
                 }
                 Input::Stop(at_once) => stop(at_once),
                 Input::Built(offset) => Event::Built((machine.last + 1).saturating_sub(offset)),

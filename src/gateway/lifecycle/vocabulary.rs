@@ -1,24 +1,52 @@
 //! The events that the machine takes and the actions that it gives, with the types of both.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Dur;
 use crate::state::terms::{RequestKindName, StrategyName};
 
 /// How a generation is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestKind {
     Restart,
     /// Only what changed in the configuration.
     Reload,
+    /// This sidecar alone, as it is configured now.
+    Sidecar(Arc<str>),
 }
 
 impl RequestKind {
-    pub fn name(self) -> RequestKindName {
+    pub fn name(&self) -> RequestKindName {
         match self {
             Self::Restart => RequestKindName::Restart,
             Self::Reload => RequestKindName::Reload,
+            Self::Sidecar(_) => RequestKindName::SidecarRestart,
         }
+    }
+
+    /// The sidecar that it is about; none for all of them.
+    pub fn sidecar(&self) -> Option<&str> {
+        match self {
+            Self::Sidecar(name) => Some(name),
+            Self::Restart | Self::Reload => None,
+        }
+    }
+
+    /// Whether the next generation keeps a sidecar as it runs, whose configuration `is_same`.
+    pub fn keeps(&self, sidecar: &str, is_same: bool) -> bool {
+        match self {
+            Self::Restart => false,
+            Self::Reload => is_same,
+            Self::Sidecar(name) => **name != *sidecar,
+        }
+    }
+}
+
+impl fmt::Display for RequestKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name().of(self.sidecar()))
     }
 }
 
@@ -101,10 +129,9 @@ pub struct GenerationRequest {
 
 impl GenerationRequest {
     pub(super) fn strength(&self) -> u8 {
-        if self.kind == RequestKind::Reload {
-            0
-        } else {
-            self.place.strength()
+        match self.kind {
+            RequestKind::Restart => self.place.strength(),
+            RequestKind::Reload | RequestKind::Sidecar(_) => 0,
         }
     }
 }
@@ -139,7 +166,7 @@ pub enum Fallback {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A restart or reload is asked for.
+    /// A restart or reload, or the restart of one sidecar, is asked for.
     Asked(GenerationRequest),
     /// A stop is asked for; `at_once` by somebody who does not want to wait for work.
     Stop {

@@ -71,7 +71,9 @@ impl LifeRecord {
             for line in lines {
                 this.end_unfinished(&line, |kind| match kind {
                     RequestKindName::Restart => RequestOutcome::Done.into(),
-                    RequestKindName::Reload | RequestKindName::Recover => died(pid),
+                    RequestKindName::Reload
+                    | RequestKindName::SidecarRestart
+                    | RequestKindName::Recover => died(pid),
                 });
             }
         });
@@ -83,6 +85,7 @@ impl LifeRecord {
         let HistoryEntry::Asked {
             id,
             kind,
+            sidecar,
             who,
             reason,
             strategy,
@@ -100,6 +103,7 @@ impl LifeRecord {
         let (id, reason, outcome) = (id.clone(), reason.clone(), end(*kind));
         let end = LastRestart {
             took_ms,
+            sidecar: sidecar.clone(),
             ..LastRestart::of(id, *kind, reason, outcome)
         };
         self.request(asked, &end);

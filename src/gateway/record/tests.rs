@@ -220,7 +220,7 @@ fn a_restart_has_an_end_in_the_record_even_if_its_process_dies() {
     let life = || record(dir.path(), std::process::id());
     let asked = RequestRecord::by(None, StrategyName::InProcess);
     let before = life();
-    before.asked(&asked, "r1-1", RequestKindName::Restart, "CANARY-1");
+    before.asked(&asked, "r1-1", &RequestKind::Restart, "CANARY-1");
     before.flush();
     for next in [life(), life()] {
         next.begin(&Throttle::default(), None);
@@ -251,7 +251,7 @@ fn a_restart_is_done_when_its_process_dies_after_the_successor_took_over() {
     let predecessor = std::process::id();
     let asked = RequestRecord::by(None, StrategyName::Respawn);
     let life = record(dir.path(), predecessor);
-    life.asked(&asked, "r1-1", RequestKindName::Restart, "");
+    life.asked(&asked, "r1-1", &RequestKind::Restart, "");
     life.predecessor_ended(end_of(predecessor + 1));
     life.flush();
     assert!(history::read(dir.path()).any(|line| matches!(line.entry, HistoryEntry::Asked { .. })));

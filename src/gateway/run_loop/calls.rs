@@ -2,6 +2,7 @@
 //!
 //! These are methods of [`Gateway`] because a request is answered from what several components know.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,9 +13,11 @@ use super::Gateway;
 use crate::config::Dur;
 use crate::control::protocol::{
     AskedRestart, GatewayEvent, LastRestart, Method, RestartEvent, RestartParams, SecretsAnswer,
+    SidecarRestartParams,
 };
 use crate::control::server::{Call, Caller, Reply};
 use crate::gateway::clients_watch::ClientsWatch;
+use crate::gateway::generation::Generation;
 use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
 };
@@ -152,6 +155,7 @@ impl Gateway {
             Method::Secrets(params) => self.show_secrets(&params.sidecar, &by, reply),
             Method::Recover => self.recover(caller, reply),
             Method::Subscribe(params) => self.subscribe(&params, reply),
+            Method::RestartSidecar(params) => self.restart_sidecar(params, caller, reply),
             Method::Reload => self.reload("gatewayctl reload", Asker::Client(caller, reply)),
             Method::Restart(params) => {
                 let reason = params.reason.as_deref().unwrap_or("gatewayctl restart");
@@ -167,12 +171,32 @@ impl Gateway {
     fn show_secrets(&self, name: &str, by: &str, reply: Reply) {
         let current = self.generations.current();
         let Some(slot) = current.and_then(|current| current.slots.get(name)) else {
-            return reject(reply, &format!("there is no sidecar {name}"));
+            return reject(reply, &no_sidecar(name, current));
         };
         info!("[gateway] the secrets in the output of {name} are shown to {by}");
         reply.done(&SecretsAnswer {
             lines: slot.sidecar().secret_lines(),
         });
+    }
+
+    /// One sidecar alone. Where another process serves now, that one knows which there are.
+    fn restart_sidecar(&mut self, params: SidecarRestartParams, caller: Caller, reply: Reply) {
+        let name = params.sidecar;
+        let here = self.generations.current().filter(|_| self.machine.owns());
+        let unknown = here.is_some_and(|current| !current.slots.contains_key(&name));
+        if unknown {
+            return reject(reply, &no_sidecar(&name, here));
+        }
+        let kind = RequestKind::Sidecar(name.as_str().into());
+        let reason = params.reason;
+        let reason = reason.unwrap_or_else(|| format!("gatewayctl sidecars restart {name}"));
+        let params = RestartParams {
+            force: params.force,
+            wait_ms: params.wait_ms,
+            drained: params.drained,
+            ..RestartParams::default()
+        };
+        self.ask(kind, params, &reason, Asker::Client(caller, reply));
     }
 
     fn reload(&mut self, reason: &str, asker: Asker) {
@@ -191,7 +215,7 @@ impl Gateway {
         let reason = &cut_reason(&self.context.redactor.text(reason));
         let budget = Budget::of(params.force, params.wait_ms);
         let place = match kind {
-            RequestKind::Reload => Ok(Placement::Here),
+            RequestKind::Reload | RequestKind::Sidecar(_) => Ok(Placement::Here),
             RequestKind::Restart => self.place(&params, budget),
         };
         let (caller, by) = match &asker {
@@ -205,7 +229,7 @@ impl Gateway {
                 .map_or(StrategyName::None, |place| place.strategy()),
         );
         let id = self.requests.next_id();
-        let what = kind.name();
+        let what = kind.to_string();
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         if kind == RequestKind::Restart {
             self.traces
@@ -214,12 +238,12 @@ impl Gateway {
         let before = self.generations.info();
         let request = PendingRequest {
             asker,
-            kind,
+            kind: kind.clone(),
             reason: reason.clone(),
             drained: params.drained,
             begun: Instant::now(),
             at: Timestamp::now().to_string(),
-            clients: ClientsWatch::begin(&self.context.front, &before),
+            clients: ClientsWatch::begin(&self.context.front, &before, kind.sidecar()),
             before,
             asked,
             cut: Vec::new(),
@@ -228,7 +252,8 @@ impl Gateway {
         self.requests.wait(id.clone(), request);
         let asked = RestartEvent::Asked(AskedRestart {
             request: id.clone(),
-            kind: what,
+            kind: kind.name(),
+            sidecar: kind.sidecar().map(str::to_owned),
             reason: reason.clone(),
         });
         self.feed.subscribers.publish(&GatewayEvent::Restart(asked));
@@ -345,5 +370,15 @@ impl Gateway {
         let end = LastRestart::of(id, kind, reason, RequestOutcome::Done.into());
         self.recovery.record.request(asked, &end);
         reply.done(&serde_json::json!({"trying": true}));
+    }
+}
+
+/// What to say of a sidecar that is not in this generation.
+fn no_sidecar(name: &str, current: Option<&Arc<Generation>>) -> String {
+    let names = current.into_iter().flat_map(|current| current.slots.keys());
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    match &names[..] {
+        [] => format!("there is no sidecar {name}, nor another one"),
+        names => format!("there is no sidecar {name}; there is {}", names.join(", ")),
     }
 }

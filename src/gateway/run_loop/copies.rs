@@ -11,18 +11,20 @@ use crate::gateway::progress::CutWork;
 impl Gateway {
     /// A next generation of this configuration is about to be started, for this request: ends the oldest
     /// copies beyond the limit. Those of older processes are older than those of this one.
-    pub(super) fn make_room(&mut self, config: &Config, kind: RequestKind, request: Option<&str>) {
-        let current = self.generations.current();
-        let Some(current) = current.filter(|current| current.is_copied_by(config, kind)) else {
+    pub(super) fn make_room(&mut self, config: &Config, kind: &RequestKind, request: Option<&str>) {
+        let Some(current) = self.generations.current().cloned() else {
             return;
         };
-        let names: Vec<&str> = current.slots.keys().map(String::as_str).collect();
+        let names = current.copied_by(config, kind);
+        if names.is_empty() {
+            return;
+        }
         let sidecar = names.join(", ");
         let most = config.restart.max_copies;
-        let older = self.predecessor.predecessors.going_on() + self.generations.going_on();
+        let older = self.predecessor.predecessors.going_on() + self.generations.going_on(&names);
         // The one that serves and the next one count, too.
         for _ in most..older + 2 {
-            let Some((what, left)) = self.end_oldest_copy() else {
+            let Some((what, left)) = self.end_oldest_copy(&names) else {
                 return;
             };
             let Some(left) = left else { continue };
@@ -45,13 +47,13 @@ impl Gateway {
         }
     }
 
-    /// Ends it, and tells what it is and what it still has; none for one without work, of which nobody
+    /// Ends the oldest one that has copies of these sidecars, and tells what it is and what it still has; none for one without work, of which nobody
     /// need hear.
-    fn end_oldest_copy(&mut self) -> Option<(String, Option<Vec<String>>)> {
+    fn end_oldest_copy(&mut self, names: &[&str]) -> Option<(String, Option<Vec<String>>)> {
         if let Some(pid) = self.predecessor.predecessors.cut_oldest() {
             return Some((format!("pid {pid}"), Some(Vec::new())));
         }
-        let drain = self.generations.oldest()?;
+        let drain = self.generations.oldest(names)?;
         let left = (!drain.is_idle()).then(|| drain.status().blockers);
         drain.end_early();
         let left = left.filter(|left| !left.is_empty());

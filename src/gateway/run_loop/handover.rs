@@ -30,7 +30,7 @@ impl Gateway {
     /// Starts a successor that builds this generation.
     pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
         let config = self.material.loaded.config.clone();
-        self.make_room(&config, RequestKind::Restart, Some(request));
+        self.make_room(&config, &RequestKind::Restart, Some(request));
         let report = self.reporter(Some(request.to_owned()));
         let supervisor = self.supervision.verdict().supervisor.to_string();
         let (reason, asked_at) = self.requests.about(request);

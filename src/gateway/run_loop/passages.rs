@@ -20,7 +20,7 @@ impl Gateway {
     pub(super) fn count_arrivals(&mut self) {
         let none = Default::default();
         self.passages.arrivals = (self.predecessor.asks_for_passages())
-            .then(|| ClientsWatch::begin(&self.context.front, &none));
+            .then(|| ClientsWatch::begin(&self.context.front, &none, None));
     }
 
     /// Makes the passages of the generation that serves from now on.

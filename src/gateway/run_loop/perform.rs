@@ -211,6 +211,10 @@ impl Gateway {
             // It was read a moment ago.
             return self.build_from(order, self.material.clone());
         }
+        if order.kind.sidecar().is_some() {
+            // The others run on, so the configuration in force stays: a reload applies a newer one.
+            return self.build_from(order, self.material.clone());
+        }
         let number = order.number;
         self.construction.order(order);
         self.supervision.working(&self.stage().1);
@@ -242,15 +246,15 @@ impl Gateway {
     fn build_from(&mut self, order: BuildOrder, material: Material) {
         let previous = self.generations.current().cloned();
         let config = Arc::new(material.loaded.config.clone());
-        let slots = previous.iter().flat_map(|previous| previous.slots.values());
-        let by_own_means = { slots }.any(|slot| slot.can_restart_itself());
+        let mut slots = previous.iter().flat_map(|previous| previous.slots.values());
+        let by_own_means = slots.any(|slot| slot.can_restart_itself());
         if order.kind == RequestKind::Reload
             && !by_own_means
             && *config == self.material.loaded.config
         {
             return self.unchanged(order.number, material);
         }
-        self.make_room(&config, order.kind, order.request.as_deref());
+        self.make_room(&config, &order.kind, order.request.as_deref());
         let predecessor = self.predecessor.predecessor();
         let source = BuildSource {
             report: self.reporter(order.request).passing_on(predecessor),

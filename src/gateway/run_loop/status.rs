@@ -159,6 +159,7 @@ impl Gateway {
                 let status = sidecar_status(slot, refused, &self.context);
                 SidecarStatus {
                     memory_bytes: processes.memory(status.pid),
+                    cpu_ms: processes.cpu_ms(status.pid),
                     ..status
                 }
             });
@@ -244,7 +245,10 @@ pub(super) fn sidecar_status(
         exposed: (sidecar.exposed().iter())
             .map(ToString::to_string)
             .collect(),
+        generation: slot.generation(),
+        since: Some(slot.since().to_string()),
         restarts: sidecar.restarts(),
+        deaths: sidecar.deaths(),
         last_death: sidecar.last_death(),
         last_death_at: (sidecar.last_death_age())
             .and_then(|age| Timestamp::now().checked_sub(age).ok())
@@ -255,6 +259,7 @@ pub(super) fn sidecar_status(
         failing: sidecar.failing().is_some(),
         refused_copies,
         memory_bytes: None,
+        cpu_ms: None,
         command: context.redactor.command(&slot.spec().command),
     }
 }

@@ -62,6 +62,17 @@ pub fn ticks(pid: u32) -> Option<u64> {
     Some(stat_field(pid, 14)? + stat_field(pid, 15)?)
 }
 
+/// The processor time of a process, and of those children that it has reaped, in milliseconds; none when it
+/// is gone.
+pub fn cpu_ms(pid: u32) -> Option<u64> {
+    // utime, stime, cutime, cstime
+    let ticks = (14..=17).map(|field| stat_field(pid, field));
+    let ticks: u64 = ticks.sum::<Option<u64>>()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+    let per_second = u64::try_from(per_second.ok()??).ok()?;
+    ticks.saturating_mul(1000).checked_div(per_second)
+}
+
 /// The exit code of a zombie; none for one that a signal ended, and where that may not be read.
 pub fn exit_code(pid: u32) -> Option<u8> {
     let status = stat_field(pid, 52)?;

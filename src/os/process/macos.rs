@@ -48,6 +48,11 @@ pub fn ticks(_: u32) -> Option<u64> {
     None
 }
 
+/// Not read.
+pub fn cpu_ms(_: u32) -> Option<u64> {
+    None
+}
+
 pub fn exit_code(_: u32) -> Option<u8> {
     None
 }

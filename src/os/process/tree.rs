@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Stat;
-use super::kernel::{all, resident};
+use super::kernel::{all, cpu_ms, resident};
 
 /// A longer list of ancestors is a loop: /proc changes while it is read.
 const HOPS: usize = 32;
@@ -57,10 +57,20 @@ impl ProcessTable {
     /// The resident memory of a process, the members of its group, and all their descendants, in bytes;
     /// none when there are none. What they share counts for each.
     pub fn memory(&self, root: u32) -> Option<u64> {
+        self.sum(root, resident)
+    }
+
+    /// The processor time of the same and of the children that they have reaped, in milliseconds; none when
+    /// there are none, or where the system does not tell.
+    pub fn cpu_ms(&self, root: u32) -> Option<u64> {
+        self.sum(root, cpu_ms)
+    }
+
+    fn sum(&self, root: u32, of: impl Fn(u32) -> Option<u64>) -> Option<u64> {
         // 0 is no process, and the parent of the first ones.
         let pids = (root != 0).then(|| self.descendants(root));
         let pids = pids.into_iter().flatten();
-        pids.filter_map(resident).reduce(|sum, one| sum + one)
+        pids.filter_map(of).reduce(|sum, one| sum + one)
     }
 
     /// The same for the children of a process without itself.
@@ -120,6 +130,9 @@ mod tests {
         assert!(memory > 100_000, "{memory}");
         assert!(table.memory_of_children(std::process::id()).unwrap() >= memory);
         assert_eq!(table.memory(u32::MAX), None);
+        assert_eq!(table.cpu_ms(0), None);
+        // A shell that only waits may have used less than a tick.
+        assert!(table.cpu_ms(child.id()) <= table.cpu_ms(std::process::id()));
         let grandchild = kin.iter().copied().find(|pid| *pid != child.id()).unwrap();
         assert_eq!(ancestors(grandchild)[..2], [child.id(), std::process::id()]);
         assert!(ancestors(1).is_empty());

@@ -8,6 +8,7 @@ fn request(id: &str) -> HistoryEntry {
     HistoryEntry::Request {
         id: id.to_owned(),
         kind: RequestKindName::Restart,
+        sidecar: None,
         who: Requester {
             uid: Some(1000),
             pid: 7,
@@ -180,6 +181,7 @@ fn a_request_is_shown_as_asked_until_it_has_an_end() {
     let asked = |id: &str| HistoryEntry::Asked {
         id: id.to_owned(),
         kind: RequestKindName::Restart,
+        sidecar: None,
         who: Requester::default(),
         reason: String::new(),
         strategy: StrategyName::Respawn,

@@ -172,8 +172,8 @@ impl StatusText<'_> {
             } => ("failed after".to_owned(), cause.as_str()),
             end => (format!("{end} in"), ""),
         };
-        let (kind, when, took) = (last.kind, when(&last.at, now), span(last.took_ms));
-        self.line("last", &format!("{kind} {when}, {ended} {took}{reason}"));
+        let (what, when, took) = (last.what(), when(&last.at, now), span(last.took_ms));
+        self.line("last", &format!("{what} {when}, {ended} {took}{reason}"));
         for text in cause.lines() {
             self.line("", text);
         }
@@ -266,6 +266,10 @@ mod tests {
             pid: 200,
             port: 41233,
             exposed: vec!["0.0.0.0:41233".into()],
+            generation: 1,
+            since: None,
+            deaths: 0,
+            cpu_ms: None,
             restarts: 0,
             last_death: None,
             last_death_at: None,
@@ -300,6 +304,7 @@ mod tests {
         status.last_restart = Some(LastRestart {
             request: "r1".into(),
             kind: RequestKindName::Restart,
+            sidecar: None,
             reason: "deploy\u{1b}[2J".into(),
             outcome: "failed: main exited with code 1\n  | no such module"
                 .parse()

@@ -71,6 +71,7 @@ pub fn requested(line: &Recorded) -> Diagnosis {
     let HistoryEntry::Request {
         id,
         kind,
+        sidecar,
         who,
         reason,
         strategy,
@@ -81,12 +82,13 @@ pub fn requested(line: &Recorded) -> Diagnosis {
     else {
         return Diagnosis::at(EndCause::Died { said: None }, Some(line.at));
     };
-    let (request, what) = (id.clone(), *kind);
+    let (request, what, sidecar) = (id.clone(), *kind, sidecar.clone());
     let (by, reason) = (requester(who, reason), reason.clone());
     let cause = match outcome.outcome {
         RequestOutcome::Failed => EndCause::RequestFailed {
             request,
             what,
+            sidecar,
             by,
             reason,
             said: outcome.cause.clone(),
@@ -94,6 +96,7 @@ pub fn requested(line: &Recorded) -> Diagnosis {
         _ => EndCause::Requested {
             request,
             what,
+            sidecar,
             by,
             reason,
             strategy: *strategy,

@@ -106,6 +106,7 @@ fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
     let entry = HistoryEntry::Request {
         id: "r7-1".into(),
         kind: kind.parse().unwrap(),
+        sidecar: None,
         who: Requester {
             uid: Some(1000),
             pid: 7,

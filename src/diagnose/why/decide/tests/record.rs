@@ -79,6 +79,7 @@ fn a_requested_restart() {
     let requested = |what: &str| EndCause::Requested {
         request: "r7-1".into(),
         what: what.parse().unwrap(),
+        sidecar: None,
         by: "uid 1000 (gatewayctl, pid 7)".into(),
         reason: "deploy 42".into(),
         strategy: StrategyName::Respawn,

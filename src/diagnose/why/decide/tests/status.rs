@@ -81,6 +81,10 @@ fn a_sidecar_that_ended() {
         pid: 6,
         port: 1,
         exposed: Vec::new(),
+        generation: 1,
+        since: None,
+        deaths: 0,
+        cpu_ms: None,
         restarts: 1,
         last_death: None,
         last_death_at: None,
@@ -132,6 +136,7 @@ fn a_failed_restart_while_the_old_one_serves() {
     let failed = |said: String| EndCause::RequestFailed {
         request: "r7-1".into(),
         what: RequestKindName::Restart,
+        sidecar: None,
         by: "uid 1000 (gatewayctl, pid 7)".into(),
         reason: "deploy 42".into(),
         said: Some(said),

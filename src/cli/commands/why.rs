@@ -18,7 +18,7 @@ pub struct WhyReport {
     pub ok: bool,
     /// The instance.
     pub instance: String,
-    /// Its unit, where it is installed.
+    /// Its unit or job, where it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// The cause in one sentence.
@@ -91,7 +91,7 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
     ctx.ui.object(&WhyReport {
         ok: true,
         instance: evidence.instance.clone(),
-        unit: evidence.unit.as_ref().map(|unit| unit.name.clone()),
+        unit: evidence.installed_as().map(str::to_owned),
         sentence,
         at: diagnosis.at.map(|at| at.to_string()),
         again_at: diagnosis.restarted_at.map(|at| at.to_string()),

@@ -29,7 +29,7 @@ impl NextCommand {
 pub fn next_commands(evidence: &EndEvidence, cause: &EndCause) -> Vec<NextCommand> {
     let ctl = |command: &str, what_for| NextCommand::Ctl(command.to_owned(), what_for);
     let logs = || ctl("logs", "");
-    let again = |what_for| match evidence.unit {
+    let again = |what_for| match evidence.installed_as() {
         Some(_) => ctl("start", what_for),
         None => NextCommand::Run,
     };
@@ -68,6 +68,10 @@ pub fn next_commands(evidence: &EndEvidence, cause: &EndCause) -> Vec<NextComman
             vec![ctl("config check", "what is wrong"), again]
         }
         EndCause::NotReady { .. } => vec![logs()],
+        EndCause::NotStarted { .. } | EndCause::ByKernel { .. } if !running => {
+            let anew = ctl("restart --force", "has launchd load the job anew");
+            vec![ctl("doctor", "what is in its way"), logs(), anew]
+        }
         _ if running => Vec::new(),
         EndCause::NeverRan | EndCause::Stopped { .. } | EndCause::Signalled { .. } => {
             vec![again("")]

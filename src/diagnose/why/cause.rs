@@ -95,6 +95,16 @@ pub enum EndCause {
         /// The place of the error, and the error.
         said: Option<String>,
     },
+    /// The service manager did not get its program started, or the program gave up at once.
+    NotStarted {
+        /// What may be the reason, in words.
+        said: String,
+    },
+    /// The kernel ended it, or did not let it start: its signature, or what its program needs.
+    ByKernel {
+        /// The reason, in words.
+        said: String,
+    },
     /// It exited by itself.
     Exited {
         /// The exit code.

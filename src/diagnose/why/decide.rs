@@ -1,9 +1,10 @@
 //! Finds the cause from the evidence: a pure function.
 //!
 //! For a gateway that is running, its own status comes first ([`status`]). For an end, the evidence
-//! counts in this order: lack of memory, what the service manager saw ([`manager`]), what the gateway
+//! counts in this order: lack of memory, what the service manager saw ([`manager`], [`job`]), what the gateway
 //! wrote to its history ([`record`]), and what remains possible without either.
 
+mod job;
 mod manager;
 mod record;
 mod status;
@@ -16,7 +17,8 @@ use crate::control::protocol::Stage;
 
 /// The cause of the last event; none for a gateway that is not installed and never ran.
 pub fn decide(evidence: &EndEvidence) -> Option<Diagnosis> {
-    if evidence.unit.is_none() && evidence.status.is_none() && evidence.record.is_empty() {
+    let is_installed = evidence.installed_as().is_some();
+    if !is_installed && evidence.status.is_none() && evidence.record.is_empty() {
         return None;
     }
     let timeline = Timeline::of(evidence);
@@ -67,10 +69,7 @@ fn of_running(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Diagnosis {
 
 fn of_stopped(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Diagnosis {
     let never_started = evidence.record.is_empty()
-        && evidence
-            .unit
-            .as_ref()
-            .is_some_and(|unit| unit.started.is_none() && unit.exit.is_none())
+        && evidence.is_unstarted()
         && timeline.exit().is_none()
         && timeline.last(JournalEvent::Failed).is_none();
     if never_started {
@@ -85,7 +84,9 @@ fn previous_end(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Diagnosis {
         let at = timeline.ended_at.or(timeline.at(JournalEvent::OutOfMemory));
         return Diagnosis::at(EndCause::OutOfMemory, at);
     }
-    if let Some(cause) = manager::cause(evidence, timeline) {
+    if let Some(cause) =
+        manager::cause(evidence, timeline).or_else(|| job::cause(evidence, timeline))
+    {
         return Diagnosis::at(cause, timeline.ended_at);
     }
     record::cause(evidence, timeline).unwrap_or_else(|| unrecorded(evidence, timeline))

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 
 use super::journal::{JournalLine, ProcessEnd};
 use crate::control::protocol::Status;
+use crate::launchd::job_print::JobState;
+use crate::service::JobNow;
 use crate::state::history::Recorded;
 use crate::state::owner::Owner;
 use crate::state::startup_throttle::ThrottleSummary;
@@ -19,6 +21,8 @@ pub struct EndEvidence {
     pub boot_id: String,
     /// What its manager reports, where it is installed and the manager answers.
     pub unit: Option<UnitSnapshot>,
+    /// The same of a job of launchd.
+    pub job: Option<JobNow>,
     /// What the gateway reports, where it answers.
     pub status: Option<Status>,
     /// Its last owner record, and whether that process lives.
@@ -62,9 +66,37 @@ impl EndEvidence {
         }
     }
 
-    /// The name of its unit, or of the instance.
+    /// The name of its unit or job, where it is installed.
+    pub fn installed_as(&self) -> Option<&str> {
+        let unit = self.unit.as_ref().map(|unit| unit.name.as_str());
+        unit.or(self.job.as_ref().map(|job| job.label.as_str()))
+    }
+
+    /// The name of its unit or job, or of the instance.
     pub fn subject(&self) -> &str {
-        self.unit.as_ref().map_or(&self.instance, |unit| &unit.name)
+        self.installed_as().unwrap_or(&self.instance)
+    }
+
+    /// Whether its manager is there and remembers no start of it.
+    pub fn is_unstarted(&self) -> bool {
+        let unit = self.unit.as_ref();
+        unit.is_some_and(|unit| unit.started.is_none() && unit.exit.is_none())
+            || self.job.as_ref().is_some_and(|job| job.runs() == 0)
+    }
+
+    /// Whether its manager remembers a start of it, which was in this boot.
+    pub fn is_start_remembered(&self) -> bool {
+        let unit = self.unit.as_ref();
+        unit.is_some_and(|unit| unit.started.is_some())
+            || self.job.as_ref().is_some_and(|job| job.runs() > 0)
+    }
+
+    /// Whether its manager is about to start it again.
+    pub fn is_start_due(&self) -> bool {
+        let unit = self.unit.as_ref();
+        let job = self.job.as_ref().and_then(|job| job.print.as_ref());
+        unit.is_some_and(|unit| unit.sub == SubState::AutoRestart)
+            || job.is_some_and(|job| job.state == JobState::Scheduled)
     }
 
     pub fn is_running(&self) -> bool {
@@ -73,6 +105,8 @@ impl EndEvidence {
                 .unit
                 .as_ref()
                 .is_some_and(|unit| unit.main_pid != 0 && unit.active != ActiveState::Deactivating)
+            || (self.job.as_ref().and_then(|job| job.print.as_ref()))
+                .is_some_and(|job| job.pid.is_some() && job.state != JobState::Ending)
             || self.owner.as_ref().is_some_and(|(_, lives)| *lives)
     }
 

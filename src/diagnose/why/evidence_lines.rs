@@ -21,6 +21,8 @@ words! {
     pub enum EvidenceSource {
         /// The unit, as its manager reports it.
         Unit = "unit",
+        /// The job, as launchd reports it.
+        Job = "job",
         /// The status, as the gateway reports it.
         Status = "status",
         /// The owner record in the state directory.
@@ -89,6 +91,9 @@ fn true_now(evidence: &EndEvidence) -> Vec<(EvidenceSource, String)> {
     let mut lines = Vec::new();
     if let Some(unit) = &evidence.unit {
         lines.push((EvidenceSource::Unit, unit_text(unit)));
+    }
+    if let Some(job) = &evidence.job {
+        lines.push((EvidenceSource::Job, job.to_string()));
     }
     if let Some(status) = &evidence.status {
         let stage = status.stage.in_words();

@@ -11,7 +11,7 @@ use super::evidence::{EndEvidence, UnitSnapshot};
 use super::journal;
 use crate::config::Env;
 use crate::service::manager::Manager;
-use crate::service::{Installed, ServiceError, ServiceManagerKind};
+use crate::service::{self, Installed, ServiceError, ServiceManagerKind};
 use crate::state::owner::{self, Owner};
 use crate::state::{diagnostic_bundle, history, restart_intent, startup_throttle};
 
@@ -29,7 +29,13 @@ pub async fn gather(
         boot_id: owner::boot_id(),
         ..known
     };
-    // launchd keeps no journal, and its word on the last end is in the record already.
+    if let Some(unit) = unit.filter(|unit| unit.manager == ServiceManagerKind::Launchd) {
+        // launchd keeps no journal.
+        match service::job_now(unit).await {
+            Ok(job) => evidence.job = Some(job),
+            Err(error) => evidence.unseen.push(format!("launchd: {}", error.message)),
+        }
+    }
     if let Some(unit) = unit.filter(|unit| unit.manager == ServiceManagerKind::Systemd) {
         match snapshot(unit).await {
             Ok(found) => evidence.unit = Some(found),

@@ -9,7 +9,6 @@ use super::journal::JournalEvent;
 use crate::control::protocol::Stage;
 use crate::state::history::HistoryEntry;
 use crate::state::terms::RequestKindName;
-use crate::systemd::words::SubState;
 use crate::text::human::span;
 use crate::text::words::Words;
 
@@ -35,7 +34,7 @@ pub fn sentence(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -
     let at = diagnosis
         .at
         .map_or(String::new(), |at| format!(" at {}", clock(at, now)));
-    let mut cause = cause_text(evidence.subject(), &diagnosis.cause, &at);
+    let mut cause = cause_text(evidence, &diagnosis.cause, &at);
     let cut = evidence
         .record
         .iter()
@@ -58,7 +57,8 @@ pub fn sentence(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -
 }
 
 /// `at` is empty, or the time with " at " before it.
-fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
+fn cause_text(evidence: &EndEvidence, cause: &EndCause, at: &str) -> String {
+    let name = evidence.subject();
     let said = match cause {
         EndCause::RestartedByManager { reason: said }
         | EndCause::Timeout { said }
@@ -85,16 +85,17 @@ fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
             format!("{name} was ended by systemd{at} after a timeout{said}")
         }
         EndCause::Signalled { signal } => {
-            let sender = match signal.as_str() {
-                "SIGINT" => "Ctrl-C at its terminal, or sent by an unknown user or program",
-                "SIGHUP" => "its terminal was closed",
-                _ => "sent by an unknown user or program",
-            };
-            format!("{name} was ended by {signal}{at}: {sender}")
+            format!(
+                "{name} was ended by {signal}{at}: {}",
+                asker(evidence, signal)
+            )
         }
-        EndCause::Killed { signal } => format!(
-            "{name} was ended by {signal}{at}: sent by a user or program; no out-of-memory kill recorded"
-        ),
+        EndCause::Killed { signal } => {
+            format!(
+                "{name} was ended by {signal}{at}: {}",
+                killer(evidence, signal)
+            )
+        }
         EndCause::Crashed { signal } => {
             format!("{name} crashed{at} with {signal}: a fault in the program")
         }
@@ -104,6 +105,10 @@ fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
         EndCause::Exited { code, .. } => {
             format!("{name} ended by itself{at} with exit code {code}{said}")
         }
+        EndCause::NotStarted { said } => {
+            format!("{name} did not start{at}: exit code 78: {said}")
+        }
+        EndCause::ByKernel { said } => format!("{name} {said}{at}"),
         EndCause::Manager { result, .. } => {
             format!("{name} failed{at} with systemd's result {result}{said}")
         }
@@ -114,16 +119,39 @@ fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
         EndCause::Died { said: None } => format!(
             "{name} ended unplanned{at} without a message: it was killed or it crashed, and nothing recorded which"
         ),
-        _ => state_text(name, cause, at),
+        _ => state_text(evidence, cause, at),
+    }
+}
+
+/// Who may have sent a signal that requests a stop.
+fn asker(evidence: &EndEvidence, signal: &str) -> &'static str {
+    match signal {
+        "SIGINT" => "Ctrl-C at its terminal, or sent by an unknown user or program",
+        "SIGHUP" => "its terminal was closed",
+        _ if evidence.job.is_some() => {
+            "sent by launchd for `launchctl kickstart -k`, or by an unknown user or program"
+        }
+        _ => "sent by an unknown user or program",
+    }
+}
+
+/// Who may have sent a signal that ends a process at once.
+fn killer(evidence: &EndEvidence, signal: &str) -> &'static str {
+    match signal {
+        "SIGKILL" if evidence.job.is_some() => {
+            "sent by a user or program, or by launchd because its end took longer than ExitTimeOut"
+        }
+        _ => "sent by a user or program; no out-of-memory kill recorded",
     }
 }
 
 /// What it does now: why it does not run, or does not serve as usual, and what was requested.
-fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
+fn state_text(evidence: &EndEvidence, cause: &EndCause, at: &str) -> String {
+    let name = evidence.subject();
     let because = match cause {
         EndCause::StartLimit { because, .. }
         | EndCause::Throttled { because, .. }
-        | EndCause::SafeMode { because, .. } => cause_text(name, because, at),
+        | EndCause::SafeMode { because, .. } => cause_text(evidence, because, at),
         _ => String::new(),
     };
     match cause {
@@ -226,13 +254,11 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
         _ => {}
     }
     if !evidence.is_running() {
-        let unit = evidence.unit.as_ref();
-        let now = if unit.is_some_and(|unit| unit.sub == SubState::AutoRestart) {
-            "systemd is about to start it again"
-        } else {
-            "it is not running"
-        };
-        return Some(now.to_owned());
+        return Some(match &evidence.job {
+            _ if !evidence.is_start_due() => "it is not running".to_owned(),
+            Some(job) => format!("launchd is about to start it again{}", job.pace()),
+            None => "systemd is about to start it again".to_owned(),
+        });
     }
     if let (EndCause::RequestFailed { .. }, Some(status)) = (&diagnosis.cause, &evidence.status)
         && status.generation > 0
@@ -249,9 +275,11 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
     if again <= at {
         return Some(now);
     }
-    let who = match evidence.unit {
-        Some(_) => "systemd started it again",
-        None => "it was started again",
+    let who = match (&evidence.unit, &evidence.job) {
+        (Some(_), _) => "systemd started it again",
+        // The first one after a load was asked for.
+        (None, Some(job)) if job.runs() > 1 => "launchd started it again",
+        (None, _) => "it was started again",
     };
     let later = span(millis_between(at, again));
     Some(format!("{who} {later} later; {now}"))

@@ -230,10 +230,7 @@ impl<'a> SplitHistory<'a> {
     fn is_of_another_boot(&self, evidence: &EndEvidence) -> bool {
         // A service in a container may see another boot id than the caller, so the current run is
         // the better witness. A manager that remembers a start has not been restarted since.
-        let remembers = evidence
-            .unit
-            .as_ref()
-            .is_some_and(|unit| unit.started.is_some());
+        let remembers = evidence.is_start_remembered();
         let now = match self.current.first() {
             Some(line) => Some(&line.boot_id),
             None => Some(&evidence.boot_id).filter(|_| !remembers),

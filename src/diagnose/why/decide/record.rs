@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::manager;
+use super::{job, manager};
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::evidence::EndEvidence;
 use crate::diagnose::why::timeline::Timeline;
@@ -55,6 +55,9 @@ pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosi
 fn sigterm(evidence: &EndEvidence, timeline: &Timeline<'_>) -> EndCause {
     if timeline.machine_went_down {
         return EndCause::MachineDown;
+    }
+    if let Some(of_job) = &evidence.job {
+        return job::sigterm(of_job, evidence.is_running());
     }
     // Without the journal, the manager's SIGTERM looks like any other one.
     let manager_is_likely = evidence.unit.is_some() && evidence.journal.is_empty();

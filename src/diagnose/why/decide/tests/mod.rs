@@ -1,5 +1,6 @@
 //! Every cause, from what systemd 252 and the gateway really write.
 
+mod job;
 mod manager;
 mod record;
 mod status;

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -192,7 +192,8 @@ async fn serve(
         async move {
             let mut response = match refusal {
                 Some(error) => refuse(front, error, &request, in_flight),
-                None => respond(context, &table, client, request, in_flight).await,
+                // Pinned at once, like each below it: a future that is moved is copied.
+                None => pin!(respond(context, &table, client, request, in_flight)).await,
             };
             if let Some(id) = id {
                 // A server that answers with an id of its own is not contradicted.
@@ -348,7 +349,7 @@ async fn respond(
             };
             ResponseBody::of_request(response, in_flight, end)
         }
-        None => forward::forward(front, table, peer, request, in_flight).await,
+        None => pin!(forward::forward(front, table, peer, request, in_flight)).await,
     };
     if peer.is_client() {
         front.stats.answered(response.status().as_u16());

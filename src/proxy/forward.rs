@@ -1,6 +1,7 @@
 //! One request that an upstream answers: checked, its head made fit for the upstream, sent, and the
 //! response passed back. A request that cannot be forwarded gets a reply of the gateway's own.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -92,7 +93,8 @@ pub async fn forward(
         interim: (in_flight.progress().filter(|_| knows_interim))
             .map(|client| Arc::clone(&client.interim)),
     };
-    let (error, in_flight) = match exchange.run(head, &mut in_flight.record).await {
+    let answer = pin!(exchange.run(head, &mut in_flight.record)).await;
+    let (error, in_flight) = match answer {
         Ok(response) => match pass_back(front, response, client, in_flight) {
             Ok(response) => return response,
             Err(error) => error,

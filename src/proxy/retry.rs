@@ -128,7 +128,7 @@ impl Exchange<'_> {
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
         let fresh = self.alone || self.kind == TicketKind::Tunnel;
-        let mut way = self.way(&mut hold, repeatable, fresh).await?;
+        let mut way = pin!(self.way(&mut hold, repeatable, fresh)).await?;
         let (mut tries, mut sent) = (1, false);
         loop {
             // A connection that dies after the head was sent does not give the head back.
@@ -143,7 +143,7 @@ impl Exchange<'_> {
             }
             let kept = connection.kept;
             hold.record.sent();
-            let error = match self.attempt(&upstream, connection, head).await {
+            let error = match pin!(self.attempt(&upstream, connection, head)).await {
                 Ok((response, lease, borders)) => {
                     ticket.answered();
                     hold.record.upstream_answered();
@@ -198,7 +198,7 @@ impl Exchange<'_> {
         fresh: bool,
     ) -> Result<Way, NotForwarded> {
         loop {
-            let (ticket, upstream) = hold.enter().await?;
+            let (ticket, upstream) = pin!(hold.enter()).await?;
             if !fresh && let Some(connection) = upstream.kept(repeatable).await {
                 return Ok(Way {
                     ticket,
@@ -304,9 +304,8 @@ impl Exchange<'_> {
             let chunked = HeaderValue::from_static("chunked");
             head.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
-        let mut response = self
-            .send(upstream, &mut connection, head.map(|()| body))
-            .await?;
+        let request = head.map(|()| body);
+        let mut response = pin!(self.send(upstream, &mut connection, request)).await?;
         connection.take_surplus().append_to(response.headers_mut());
         if let Some(announced) = response
             .headers()

@@ -39,15 +39,22 @@ pub fn is_host(field: &str) -> bool {
 /// Whether it is one without a doubt: letters, digits and hyphens between dots, and perhaps a port. Most
 /// are, and nothing needs to be parsed.
 fn is_plain_host(field: &[u8]) -> bool {
-    let mut parts = field.splitn(2, |byte| *byte == b':');
-    let host = parts.next().unwrap_or_default();
-    let port = parts.next().unwrap_or(b"80");
-    // A number of ports is left to the parser.
-    let fits = (1..=4).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
-    fits && host.split(|byte| *byte == b'.').all(|label| {
-        let letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-        !label.is_empty() && label.iter().all(letter)
-    })
+    let mut last = b'.';
+    let end = field.iter().position(|&byte| {
+        let label_begins = last == b'.';
+        let fits = byte.is_ascii_alphanumeric() || byte == b'-' || (byte == b'.' && !label_begins);
+        if fits {
+            last = byte;
+        }
+        !fits
+    });
+    let port = match end.map(|end| &field[end..]) {
+        None => b"80",
+        Some([b':', port @ ..]) => port,
+        Some(_) => return false,
+    };
+    // A number of five digits is left to the parser.
+    last != b'.' && (1..=4).contains(&port.len()) && port.iter().all(u8::is_ascii_digit)
 }
 
 fn is_authority(field: &str) -> bool {

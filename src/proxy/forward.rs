@@ -8,12 +8,12 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::address_limits::{AddressGuard, PerAddress};
 use super::exchange_end::ExchangeEnd;
-use super::forwarded::{Peer, is_https};
+use super::forwarded::Peer;
 use super::head_limits::HeadLimits;
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
@@ -52,7 +52,7 @@ pub async fn forward(
     }
     let checked = check(&parts, settings.limits.body).and_then(|host| {
         match front.hop.is_on(&parts.headers) {
-            true => Err(came_back(table, &host, parts.uri.path())),
+            true => Err(came_back(table, &host.name, parts.uri.path())),
             false => Ok(host),
         }
     });
@@ -64,8 +64,10 @@ pub async fn forward(
             return ResponseBody::of_request(reply, in_flight, invalid.end());
         }
     };
-    let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
+    // hyper has it where there is an Upgrade field.
     let client = parts.extensions.remove::<OnUpgrade>();
+    let upgrade =
+        (client.as_ref()).and_then(|_| headers::wants_upgrade(&parts.headers, parts.version));
     let (kind, client) = match upgrade {
         Some(_) => (TicketKind::Tunnel, client),
         None => (TicketKind::Request, None),
@@ -74,12 +76,11 @@ pub async fn forward(
     let knows_interim = parts.version == Version::HTTP_11;
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
     let at_root = head.uri().path() == "/";
-    let https = is_https(head.headers());
     let exchange = Exchange {
         front,
+        table,
         // Text: host_of saw to that.
-        host: host.to_str().unwrap_or_default(),
-        https,
+        host: host.name.to_str().unwrap_or_default(),
         kind,
         alone: peer == Peer::Passage,
         body,
@@ -163,7 +164,7 @@ fn enter(
 }
 
 /// The host of a request that may be forwarded; its body may have `limit` bytes, 0 means any.
-fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
+fn check(parts: &Parts, limit: u64) -> Result<RequestHost, NotForwarded> {
     let host = host_of(&parts.uri, &parts.headers, parts.version).map_err(NotForwarded::Invalid)?;
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
         return Err(NotForwarded::TooLarge(limit));
@@ -171,10 +172,22 @@ fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
     Ok(host)
 }
 
-/// The host a request is for, as text: the authority of an absolute URI, else the one Host field
-/// (RFC 9112, 3.2), which must be one in any case. A client that speaks an older HTTP than 1.1 may
-/// name none.
-fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderValue, &'static str> {
+/// The host that a request is for.
+#[derive(Debug)]
+struct RequestHost {
+    /// It is text.
+    name: HeaderValue,
+    /// Whether the Host field says it.
+    in_field: bool,
+}
+
+/// The host a request is for: the authority of an absolute URI, else the one Host field (RFC 9112, 3.2),
+/// which must be one in any case. A client that speaks an older HTTP than 1.1 may name none.
+fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<RequestHost, &'static str> {
+    let apart = |name| RequestHost {
+        name,
+        in_field: false,
+    };
     let is_host = |field: &str| normal_form::is_host(field);
     let mut hosts = headers.get_all(header::HOST).iter();
     let field = match (hosts.next(), hosts.next()) {
@@ -192,12 +205,16 @@ fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderVal
         let text = Some(host).filter(|host| is_host(host));
         return text
             .and_then(|host| HeaderValue::from_str(host).ok())
+            .map(apart)
             .ok_or("the URI has no host");
     }
     match field {
-        Some(host) => Ok(host.clone()),
+        Some(host) => Ok(RequestHost {
+            name: host.clone(),
+            in_field: true,
+        }),
         None if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
-        None => Ok(HeaderValue::from_static("localhost")),
+        None => Ok(apart(HeaderValue::from_static("localhost"))),
     }
 }
 
@@ -218,7 +235,7 @@ pub fn body_of(
     in_flight: &InFlight,
 ) -> (Parts, ClientBody) {
     let (parts, body) = request.into_parts();
-    let expects_continue = parts.headers.contains_key(header::EXPECT);
+    let expects_continue = !body.is_end_stream() && parts.headers.contains_key(header::EXPECT);
     let log = (&front.stats, &front.cuts);
     let body = ClientBody::new(body, limits, expects_continue, log, in_flight);
     (parts, body)
@@ -226,13 +243,13 @@ pub fn body_of(
 
 fn head_for_upstream(
     mut parts: Parts,
-    host: &HeaderValue,
+    host: &RequestHost,
     upgrade: Option<HeaderValue>,
     peer: Peer,
     settings: &Settings,
 ) -> Request<()> {
-    if parts.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
-        parts.headers.insert(header::HOST, host.clone());
+    if !host.in_field {
+        parts.headers.insert(header::HOST, host.name.clone());
     }
     headers::to_upstream(
         &mut parts.headers,

@@ -9,21 +9,86 @@ use super::forwarded::{ForwardedPolicy, Peer, append};
 /// What this gateway adds to Via (RFC 9110, 7.6.3).
 const VIA: &str = "1.1 gateway";
 
-/// Hop-by-hop fields: they concern one connection only (RFC 9110, 7.6.1), like those that
-/// `Connection` names. CGI and its successors read an underscore as a hyphen: what a client spells so
-/// would be the length of a body for such a server alone.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "transfer_encoding"
-            | "upgrade"
-            | "content_length"
-    )
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Which hop-by-hop fields a head has: they concern one connection only (RFC 9110, 7.6.1), like those
+/// that `Connection` names. Most heads have none or one: to look for each of them would take longer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HopByHop {
+    connection: bool,
+    keep_alive: bool,
+    te: bool,
+    transfer_encoding: bool,
+    upgrade: bool,
+    /// `Expect`, which the gateway answers itself.
+    expect: bool,
+    other: bool,
+}
+
+/// Those without a name in [`HopByHop`]. CGI and its successors read an underscore as a hyphen: what a
+/// client spells so would be the length of a body for such a server alone.
+const OTHERS: [&str; 3] = ["proxy-connection", "transfer_encoding", "content_length"];
+
+impl HopByHop {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => found.connection = true,
+                "keep-alive" => found.keep_alive = true,
+                "te" => found.te = true,
+                "transfer-encoding" => found.transfer_encoding = true,
+                "upgrade" => found.upgrade = true,
+                "expect" => found.expect = true,
+                name if OTHERS.contains(&name) => found.other = true,
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Removes them, but for `Expect`.
+    fn remove(self, headers: &mut HeaderMap) {
+        if self.connection {
+            remove_named(headers);
+            headers.remove(header::CONNECTION);
+        }
+        if self.keep_alive {
+            headers.remove(KEEP_ALIVE);
+        }
+        if self.te {
+            headers.remove(header::TE);
+        }
+        if self.transfer_encoding {
+            headers.remove(header::TRANSFER_ENCODING);
+            // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
+            // request smuggling.
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        if self.upgrade {
+            headers.remove(header::UPGRADE);
+        }
+        if self.other {
+            for name in OTHERS {
+                headers.remove(name);
+            }
+        }
+    }
+
+    /// Whether an upstream keeps the connection open after a response with these `headers`.
+    pub fn keeps_alive(self, headers: &HeaderMap, version: Version) -> bool {
+        let says = |word| self.connection && has_token(headers, &header::CONNECTION, word);
+        match version {
+            Version::HTTP_11 => !says("close"),
+            _ => says("keep-alive"),
+        }
+    }
+
+    /// What a server says of how long it keeps the connection.
+    pub fn keep_alive(self, headers: &HeaderMap) -> Option<&str> {
+        self.keep_alive
+            .then(|| headers.get(KEEP_ALIVE)?.to_str().ok())?
+    }
 }
 
 /// The protocol that a request asks to upgrade to. HTTP is not offered, in no version: the
@@ -49,10 +114,13 @@ pub fn to_upstream(
     forwarded: &ForwardedPolicy,
     via: bool,
 ) {
-    let trailers = has_token(headers, &header::TE, "trailers");
-    remove_hop_by_hop(headers);
+    let hop_by_hop = HopByHop::of(headers);
+    let trailers = hop_by_hop.te && has_token(headers, &header::TE, "trailers");
+    hop_by_hop.remove(headers);
     // The gateway answers `Expect: 100-continue` itself, when the body is first wanted.
-    headers.remove(header::EXPECT);
+    if hop_by_hop.expect {
+        headers.remove(header::EXPECT);
+    }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
@@ -66,8 +134,9 @@ pub fn to_upstream(
     }
 }
 
-/// Makes an upstream's response fit for the client; the protocol of a 101 stays.
-pub fn to_client<B>(response: &mut Response<B>, via: bool) {
+/// Makes an upstream's response, which has these `hop_by_hop` fields, fit for the client; the protocol
+/// of a 101 stays.
+pub fn to_client<B>(response: &mut Response<B>, hop_by_hop: HopByHop, via: bool) {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     // The same length in a list: hyper saw to that. Clients take one number (RFC 9110, 8.6).
@@ -77,8 +146,8 @@ pub fn to_client<B>(response: &mut Response<B>, via: bool) {
     {
         headers.insert(header::CONTENT_LENGTH, first);
     }
-    let protocol = headers.remove(header::UPGRADE).filter(|_| switched);
-    remove_hop_by_hop(headers);
+    let protocol = switched.then(|| headers.remove(header::UPGRADE)).flatten();
+    hop_by_hop.remove(headers);
     if via {
         append(headers, header::VIA, VIA);
     }
@@ -90,7 +159,7 @@ pub fn to_client<B>(response: &mut Response<B>, via: bool) {
 
 /// The head of an interim response (RFC 9110, 15.2), which has no body.
 pub fn interim(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
-    remove_hop_by_hop(&mut headers);
+    HopByHop::of(&headers).remove(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
     let reason = status.canonical_reason().unwrap_or("Interim");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -121,7 +190,7 @@ fn title_case(name: &HeaderName) -> String {
 /// Makes trailers fit to be passed on: what frames a message or concerns one connection has no place
 /// there (RFC 9110, 6.5.1), and who merges them into the head would take it for a part of that.
 pub fn trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
+    HopByHop::of(trailers).remove(trailers);
     for name in [header::CONTENT_LENGTH, header::HOST, header::TRAILER] {
         trailers.remove(name);
     }
@@ -132,8 +201,8 @@ fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+/// Removes the fields that `Connection` names.
+fn remove_named(headers: &mut HeaderMap) {
     // These are removed in any case.
     let usual = |token: &[u8]| {
         ["keep-alive", "close", "upgrade", "te"]
@@ -149,15 +218,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         if *name != header::HOST && *name != header::CONTENT_LENGTH {
             headers.remove(name);
         }
-    }
-    // Most messages have one of them: to look for each would take longer.
-    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
-        headers.remove(name);
-    }
-    if chunked {
-        // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
-        // request smuggling.
-        headers.remove(header::CONTENT_LENGTH);
     }
 }
 
@@ -176,14 +236,6 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
 /// Whether a request only reads (RFC 9110, 9.2.1), so that it may be sent once more.
 pub fn safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// Whether an upstream keeps the connection open after this response.
-pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    match version {
-        Version::HTTP_11 => !has_token(headers, &header::CONNECTION, "close"),
-        _ => has_token(headers, &header::CONNECTION, "keep-alive"),
-    }
 }
 
 #[cfg(test)]
@@ -257,15 +309,19 @@ pub mod tests {
         let mut headers = map(&[("host", "a"), ("via", "1.0 other")]);
         to_upstream(&mut headers, None, PEER, &ForwardedPolicy::default(), true);
         assert_eq!(headers["via"], "1.0 other, 1.1 gateway");
+        let pass = |response: &mut Response<()>, via| {
+            let hop_by_hop = HopByHop::of(response.headers());
+            to_client(response, hop_by_hop, via);
+        };
         let mut response = Response::new(());
         *response.headers_mut() = map(&[("upgrade", "websocket")]);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        to_client(&mut response, true);
+        pass(&mut response, true);
         assert_eq!(response.headers()["upgrade"], "websocket");
         assert_eq!(response.headers()["connection"], "upgrade");
         assert_eq!(response.headers()["via"], "1.1 gateway");
         *response.status_mut() = StatusCode::OK;
-        to_client(&mut response, false);
+        pass(&mut response, false);
         assert!(!response.headers().contains_key("upgrade"));
     }
 
@@ -313,11 +369,9 @@ pub mod tests {
                 .map(|word| ("connection", word))
                 .into_iter()
                 .collect();
-            assert_eq!(
-                keeps_alive(&map(&fields), version),
-                keeps,
-                "{connection:?} {version:?}"
-            );
+            let headers = map(&fields);
+            let found = HopByHop::of(&headers).keeps_alive(&headers, version);
+            assert_eq!(found, keeps, "{connection:?} {version:?}");
         }
     }
 }

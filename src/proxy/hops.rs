@@ -6,6 +6,8 @@
 //! behind sees that there is a proxy by it; so it is sent to no sidecar, and to an upstream only while so
 //! many requests are under way there that these may be rounds of one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// A list of marks: of each gateway that a request may have to come back to.
@@ -17,28 +19,39 @@ pub const UNMARKED: usize = 32;
 
 /// The mark of one front door.
 #[derive(Debug)]
-pub struct HopMark(String);
+pub struct HopMark {
+    mark: String,
+    /// Whether a request was marked: before that, none comes back with the mark.
+    used: AtomicBool,
+}
 
 impl HopMark {
     pub fn new() -> Self {
         let (high, low) = (crate::os::random(), crate::os::random());
-        Self(format!("{high:016x}{low:016x}"))
+        Self {
+            mark: format!("{high:016x}{low:016x}"),
+            used: AtomicBool::new(false),
+        }
     }
 
     /// Whether a request has been here before.
     pub fn is_on(&self, headers: &HeaderMap) -> bool {
+        if !self.used.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut marks = headers.get_all(HOP).iter();
         marks.any(|marks| {
             let mut each = marks.as_bytes().split(|byte| *byte == b',');
-            each.any(|mark| mark.trim_ascii() == self.0.as_bytes())
+            each.any(|mark| mark.trim_ascii() == self.mark.as_bytes())
         })
     }
 
     /// Marks a request; what others marked stays.
     pub fn put(&self, headers: &mut HeaderMap) {
         if !self.is_on(headers)
-            && let Ok(mark) = HeaderValue::from_str(&self.0)
+            && let Ok(mark) = HeaderValue::from_str(&self.mark)
         {
+            self.used.store(true, Ordering::Relaxed);
             headers.append(HOP, mark);
         }
     }
@@ -58,10 +71,10 @@ mod tests {
         ours.put(&mut headers);
         assert_eq!(headers.get_all(HOP).iter().count(), 2);
         assert!(ours.is_on(&headers) && theirs.is_on(&headers));
-        let joined = format!("{},  {}", theirs.0, ours.0).parse().unwrap();
+        let joined = format!("{},  {}", theirs.mark, ours.mark).parse().unwrap();
         headers.insert(HOP, joined);
         assert!(ours.is_on(&headers) && theirs.is_on(&headers));
-        headers.insert(HOP, ours.0[1..].parse().unwrap());
+        headers.insert(HOP, ours.mark[1..].parse().unwrap());
         assert!(!ours.is_on(&headers));
     }
 }

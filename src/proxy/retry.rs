@@ -21,10 +21,10 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::Front;
 use super::exchange_record::ExchangeRecord;
+use super::forwarded::is_https;
 use super::head_limits::HeadLimits;
-use super::headers;
+use super::headers::{self, HopByHop};
 use super::hold::RequestHold;
 use super::hops;
 use super::interim::{self, Interim};
@@ -37,6 +37,7 @@ use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Address, Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
 use super::upstream_response::UpstreamResponse;
+use super::{Front, RoutingTable};
 
 /// How often one request is tried: on connections that turn out dead before it is written, and once
 /// more after it was. Each further try is on a fresh connection.
@@ -45,9 +46,9 @@ const TRIES: usize = 3;
 /// One request with everything its attempts have in common.
 pub struct Exchange<'a> {
     pub front: &'a Arc<Front>,
+    /// The routes at the time when the request came.
+    pub table: &'a RoutingTable,
     pub host: &'a str,
-    /// Whether the client uses HTTPS.
-    pub https: bool,
     pub kind: TicketKind,
     /// Whether it has a connection to its server for itself: a server that sends a body with its answer
     /// to HEAD, as some do, spoils it for the next request.
@@ -185,8 +186,7 @@ impl Exchange<'_> {
 
     /// The request's session, where those of its server are remembered.
     fn session(&self, head: &Request<()>) -> Option<RequestSession> {
-        let table = self.front.table();
-        let sessions = table.routes.sessions(self.host, head.uri().path())?;
+        let sessions = self.table.routes.sessions(self.host, head.uri().path())?;
         Some(sessions.of(head.uri(), head.headers()))
     }
 
@@ -304,14 +304,15 @@ impl Exchange<'_> {
             let chunked = HeaderValue::from_static("chunked");
             head.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
+        let sidecar = match &upstream.address {
+            Address::Sidecar(server) => Some((server, is_https(head.headers()))),
+            Address::Name(_) | Address::Unix(_) => None,
+        };
         let request = head.map(|()| body);
         let mut response = pin!(self.send(upstream, &mut connection, request)).await?;
         connection.take_surplus().append_to(response.headers_mut());
-        if let Some(announced) = response
-            .headers()
-            .get("keep-alive")
-            .and_then(|value| value.to_str().ok())
-        {
+        let hop_by_hop = HopByHop::of(response.headers());
+        if let Some(announced) = hop_by_hop.keep_alive(response.headers()) {
             upstream.pool.announced(announced);
         }
         // A response before the end of the body, or an error about it: the server may never read
@@ -319,17 +320,17 @@ impl Exchange<'_> {
         let unread = !self.body.ended() || (!bodiless && response.status().as_u16() >= 400);
         let reusable = !unread
             && !self.alone
-            && headers::keeps_alive(response.headers(), response.version())
+            && hop_by_hop.keeps_alive(response.headers(), response.version())
             && response.status() != StatusCode::SWITCHING_PROTOCOLS;
         let endless = response.body().size_hint().exact().is_none();
         let borders = endless.then(|| {
             let headers = response.headers();
             StreamBorders::of(headers, connection.chunks(headers))
         });
-        headers::to_client(&mut response, self.via);
-        if let Address::Sidecar(server) = &upstream.address {
+        headers::to_client(&mut response, hop_by_hop, self.via);
+        if let Some((server, https)) = sidecar {
             let origin = PublicOrigin {
-                https: self.https,
+                https,
                 host: self.host,
             };
             make_public(response.headers_mut(), server.at.address.port(), origin);

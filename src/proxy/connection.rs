@@ -179,8 +179,8 @@ async fn serve(
     let service = service_fn(|mut request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let table = front.table();
-        let refusal = progress.take_refusal();
-        progress.take_surplus().append_to(request.headers_mut());
+        let (refusal, surplus) = progress.take_judgement();
+        surplus.append_to(request.headers_mut());
         let record = match refusal {
             None => {
                 ExchangeRecord::begin(front.records(), &table.settings, client.peer, &mut request)

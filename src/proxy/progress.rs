@@ -174,9 +174,10 @@ impl ConnectionProgress {
         lock(&self.read).give(room, limits)
     }
 
-    /// Why the request that begins is refused, if it is. The connection closes after it.
-    pub fn take_refusal(&self) -> Option<HeadError> {
-        let refusal = lock(&self.read).take_refusal();
+    /// Of the request that begins: why it is refused, if it is, and the header lines that it lacks. The
+    /// connection closes after one that is refused.
+    pub fn take_judgement(&self) -> (Option<HeadError>, SurplusLines) {
+        let (refusal, surplus) = lock(&self.read).take_judgement();
         if refusal.is_some() {
             // What the client still sends is read and thrown away, so that it can read the answer.
             self.body_open.store(true, Ordering::Release);

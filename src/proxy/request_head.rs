@@ -1,8 +1,10 @@
 //! Judges the head of a request before hyper reads it: what is refused gets a response with a body, a
 //! log line and a count, and what hyper does not take, though others do, is written as it takes it.
 
+use std::mem::MaybeUninit;
+
 use http::{StatusCode, Uri};
-use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
+use httparse::{Error, Header, Request, Status};
 
 use super::head_limits::HeadLimits;
 use super::surplus_lines::{self, SurplusLines};
@@ -164,11 +166,11 @@ fn parse<T>(
     lines: usize,
     look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked<T>,
 ) -> Checked<T> {
-    let mut few = [EMPTY_HEADER; USUAL_LINES];
+    let mut few = [MaybeUninit::uninit(); USUAL_LINES];
     let few = &mut few[..lines.min(USUAL_LINES)];
     let parsed = match parse_into(head, few, &look) {
         Err(Error::TooManyHeaders) if lines > USUAL_LINES => {
-            parse_into(head, &mut vec![EMPTY_HEADER; lines], &look)
+            parse_into(head, &mut vec![MaybeUninit::uninit(); lines], &look)
         }
         parsed => parsed,
     };
@@ -177,11 +179,11 @@ fn parse<T>(
 
 fn parse_into<'h, T>(
     head: &'h [u8],
-    headers: &mut [Header<'h>],
+    headers: &mut [MaybeUninit<Header<'h>>],
     look: impl Fn(&Request<'_, '_>, Option<usize>) -> Checked<T>,
 ) -> Result<Checked<T>, Error> {
-    let mut request = Request::new(headers);
-    let length = match request.parse(head)? {
+    let mut request = Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(head, headers)? {
         Status::Complete(length) => Some(length),
         Status::Partial => None,
     };

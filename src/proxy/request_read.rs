@@ -184,14 +184,10 @@ impl RequestRead {
         self.refused = Some(error);
     }
 
-    /// Why the request that hyper has just read is refused, if it is.
-    pub fn take_refusal(&mut self) -> Option<HeadError> {
-        self.refused.take()
-    }
-
-    /// The header lines that the request lacks which hyper has just read.
-    pub fn take_surplus(&mut self) -> SurplusLines {
-        std::mem::take(&mut self.surplus)
+    /// Of the request that hyper has just read: why it is refused, if it is, and the header lines that
+    /// it lacks.
+    pub fn take_judgement(&mut self) -> (Option<HeadError>, SurplusLines) {
+        (self.refused.take(), std::mem::take(&mut self.surplus))
     }
 
     /// hyper has read a head. Its body has this length, or is chunked.

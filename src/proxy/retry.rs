@@ -350,8 +350,7 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
-        connection.awaits_head(true);
-        connection.pass_interim_to(self.interim.clone());
+        connection.begin_wait(self.interim.clone());
         let sent = {
             // Pinned at once: a future that is moved is copied.
             let sending = pin!(connection.sender.try_send_request(request));
@@ -364,8 +363,7 @@ impl Exchange<'_> {
         };
         // Not later, either: what comes after a response of the gateway's own would be taken for the
         // next one.
-        connection.pass_interim_to(None);
-        connection.awaits_head(false);
+        connection.end_wait();
         let Some(sent) = sent else {
             let why = format!(
                 "{} did not answer within {:?} (limits.answer)",

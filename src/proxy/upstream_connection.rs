@@ -157,24 +157,23 @@ impl UpstreamConnection {
         }
     }
 
-    /// From here on, interim responses go to this client, if it takes any.
-    pub fn pass_interim_to(&self, client: Option<Arc<Interim>>) {
-        *lock(&self.traffic.interim) = client;
-    }
-
     /// The header lines of the present response that its message lacks yet.
     pub fn take_surplus(&self) -> SurplusLines {
         std::mem::take(&mut lock(&self.traffic.surplus))
     }
 
-    /// From here on, a head of a response is waited for, or not any more.
-    pub fn awaits_head(&self, awaits: bool) {
-        let limit = if awaits {
-            self.received() + HEAD_MAX
-        } else {
-            0
-        };
+    /// From here on, a head of a response is waited for. Interim responses before it go to this client,
+    /// if it takes any.
+    pub fn begin_wait(&self, client: Option<Arc<Interim>>) {
+        *lock(&self.traffic.interim) = client;
+        let limit = self.received() + HEAD_MAX;
         self.traffic.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// A head is not waited for any more.
+    pub fn end_wait(&self) {
+        *lock(&self.traffic.interim) = None;
+        self.traffic.limit.store(0, Ordering::Relaxed);
     }
 
     /// Whether the upstream stopped reading: nothing more can be sent here.

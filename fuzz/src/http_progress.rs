@@ -162,7 +162,7 @@ fn serve(pieces: &[&[u8]], slow: bool, last: usize) -> bool {
     let (at_last, refused) = (Rc::new(Cell::new(None)), Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         progress.begin_request(request.body().size_hint().exact());
-        refused.set(refused.get() || progress.take_refusal().is_some());
+        refused.set(refused.get() || progress.take_judgement().0.is_some());
         begun.set(begun.get() + 1);
         let (progress, at_last) = (Arc::clone(&progress), Rc::clone(&at_last));
         let (begun, answered) = (Rc::clone(&begun), Rc::clone(&answered));
@@ -174,7 +174,7 @@ fn serve(pieces: &[&[u8]], slow: bool, last: usize) -> bool {
                 pending::<()>().await;
             }
             answered.set(answered.get() + 1);
-            progress.end_request();
+            progress.end_request(std::time::Instant::now().into());
             Ok::<_, Infallible>(Response::new(Empty::<&'static [u8]>::new()))
         })
     });

@@ -115,7 +115,7 @@ mod tests {
         let progress = ConnectionProgress::new();
         receive(&progress);
         progress.begin_request(Some(0));
-        progress.end_request();
+        progress.end_request(Instant::now());
         progress
     }
 

@@ -113,9 +113,11 @@ impl ExchangeRecord {
         });
     }
 
-    /// It is sent to a server.
+    /// It is sent to a server. The access log alone tells how long that took.
     pub fn sent(&mut self) {
-        self.note(|known| known.upstream = Some((Instant::now(), None)));
+        self.note(|known| {
+            known.upstream = known.is_logged().then(|| (Instant::now(), None));
+        });
     }
 
     /// It is sent once more.
@@ -167,6 +169,13 @@ impl ExchangeRecord {
         });
     }
 
+    /// It ended at `now`.
+    pub fn complete(&mut self, now: Instant) {
+        if let Some(known) = self.0.take() {
+            known.complete(now);
+        }
+    }
+
     fn note(&mut self, note: impl FnOnce(&mut Known)) {
         if let Some(known) = &mut self.0 {
             note(known);
@@ -176,8 +185,8 @@ impl ExchangeRecord {
 
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
-        if let Some(known) = self.0.take() {
-            known.complete();
+        if self.0.is_some() {
+            self.complete(Instant::now());
         }
     }
 }
@@ -200,13 +209,18 @@ impl Known {
         }
     }
 
-    fn complete(self) {
+    /// Whether it has a line in the access log, if there is one by its end.
+    fn is_logged(&self) -> bool {
+        !matches!(self.asked, RecordedHead::Unlogged)
+    }
+
+    fn complete(self, now: Instant) {
         let end = self.end.unwrap_or(ExchangeEnd::Cut);
         let Records { stats, access_log } = &self.records;
         if end == ExchangeEnd::ClientGone {
             stats.left.fetch_add(1, Ordering::Relaxed);
         }
-        let duration = self.began.elapsed();
+        let duration = now.saturating_duration_since(self.began);
         if let Some((route, _)) = &self.route {
             route.count(EndedRequest {
                 status: self.status,

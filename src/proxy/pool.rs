@@ -73,18 +73,15 @@ impl IdlePool {
         idle.pop().map(|one| one.connection)
     }
 
-    /// Keeps a connection for the next request.
-    pub fn keep(&self, mut connection: UpstreamConnection) {
+    /// Keeps a connection for the next request, from `since` on.
+    pub fn keep(&self, mut connection: UpstreamConnection, since: Instant) {
         if connection.sender.is_closed() {
             return;
         }
         connection.kept = true;
         let mut idle = lock(self.of_this_worker());
         if idle.len() < IDLE_MAX {
-            idle.push(IdleConnection {
-                connection,
-                since: Instant::now(),
-            });
+            idle.push(IdleConnection { connection, since });
         }
     }
 

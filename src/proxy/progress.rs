@@ -127,11 +127,11 @@ impl ConnectionProgress {
     }
 
     /// The last byte of a response is handed over.
-    pub fn end_request(&self) {
+    pub fn end_request(&self, now: Instant) {
         if self.body_open.load(Ordering::Acquire) {
-            self.enter(ConnectionStage::Unread);
+            self.enter(ConnectionStage::Unread, now);
         } else {
-            self.await_next();
+            self.await_next(now);
         }
     }
 
@@ -139,7 +139,7 @@ impl ConnectionProgress {
     pub fn body_ended(&self) {
         self.body_open.store(false, Ordering::Release);
         if self.stage() == ConnectionStage::Unread {
-            self.await_next();
+            self.await_next(Instant::now());
         }
     }
 
@@ -152,7 +152,7 @@ impl ConnectionProgress {
     pub fn becomes_tunnel(&self) {
         lock(&self.read).lose();
         self.body_open.store(false, Ordering::Release);
-        self.enter(ConnectionStage::Tunnel);
+        self.enter(ConnectionStage::Tunnel, Instant::now());
     }
 
     /// Something was read; nothing when the client has closed its sending side. Returns how many of the
@@ -164,7 +164,7 @@ impl ConnectionProgress {
         } else if stage == ConnectionStage::New {
             self.set(ConnectionStage::Head);
         } else if stage.between() {
-            self.enter(ConnectionStage::Head);
+            self.enter(ConnectionStage::Head, Instant::now());
         }
         lock(&self.read).add(bytes, limits)
     }
@@ -182,12 +182,7 @@ impl ConnectionProgress {
             // What the client still sends is read and thrown away, so that it can read the answer.
             self.body_open.store(true, Ordering::Release);
         }
-        refusal
-    }
-
-    /// The header lines that the request lacks which begins.
-    pub fn take_surplus(&self) -> SurplusLines {
-        lock(&self.read).take_surplus()
+        (refusal, surplus)
     }
 
     /// A part of a response is given to the socket.
@@ -289,13 +284,12 @@ impl ConnectionProgress {
         !self.unflushed.load(Ordering::Acquire)
     }
 
-    fn await_next(&self) {
-        let begun = lock(&self.read).begun_next();
-        self.enter(if begun {
-            ConnectionStage::Head
-        } else {
-            ConnectionStage::Idle
-        });
+    fn await_next(&self, now: Instant) {
+        let stage = match lock(&self.read).begun_next() {
+            true => ConnectionStage::Head,
+            false => ConnectionStage::Idle,
+        };
+        self.enter(stage, now);
     }
 
     fn stage(&self) -> ConnectionStage {
@@ -307,8 +301,8 @@ impl ConnectionProgress {
         self.stage.store(stage as u8, Ordering::Release);
     }
 
-    fn enter(&self, stage: ConnectionStage) {
-        *lock(&self.since) = Instant::now();
+    fn enter(&self, stage: ConnectionStage, now: Instant) {
+        *lock(&self.since) = now;
         self.set(stage);
     }
 }
@@ -358,12 +352,14 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        let now = Instant::now();
         if let Some(progress) = &self.progress {
             if let Some(end) = progress.end.get() {
                 self.record.ends(*end);
             }
-            progress.end_request();
+            progress.end_request(now);
         }
+        self.record.complete(now.into_std());
     }
 }
 
@@ -394,7 +390,7 @@ mod tests {
         progress.begin_request(Some(0));
         assert!(progress.read_whole() && !progress.idle());
         progress.begin_write();
-        progress.end_request();
+        progress.end_request(Instant::now());
         assert!(!progress.idle(), "the response is not written");
         progress.flushed();
         assert!(progress.idle());
@@ -405,7 +401,7 @@ mod tests {
         progress.begin_request(Some(1));
         progress.body_ended();
         assert!(!progress.read_whole(), "a part of the next request, too");
-        progress.end_request();
+        progress.end_request(Instant::now());
         assert!(!progress.idle() && progress.head_begun());
     }
 
@@ -415,7 +411,7 @@ mod tests {
         let progress = ConnectionProgress::new();
         receive(&progress, b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nGE");
         progress.begin_request(Some(4));
-        progress.end_request();
+        progress.end_request(Instant::now());
         assert!(!progress.idle() && !progress.head_begun());
         receive(&progress, b"T ");
         assert!(
@@ -430,7 +426,7 @@ mod tests {
             b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
         );
         progress.begin_request(None);
-        progress.end_request();
+        progress.end_request(Instant::now());
         receive(&progress, b"0\r\n\r\nGET");
         progress.body_ended();
         assert!(!progress.idle() && progress.head_begun());
@@ -457,7 +453,7 @@ mod tests {
         let progress = ConnectionProgress::new();
         progress.begin_request(Some(0));
         tokio::time::advance(second).await;
-        progress.end_request();
+        progress.end_request(Instant::now());
         progress.silent(begun, 3 * second).await;
         let waited = begun.elapsed();
         assert!((4 * second..5 * second).contains(&waited), "{waited:?}");

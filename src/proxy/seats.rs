@@ -230,7 +230,7 @@ mod tests {
 
         async fn is_answered(&self) {
             tokio::time::advance(Duration::from_millis(1)).await;
-            self.progress.end_request();
+            self.progress.end_request(tokio::time::Instant::now());
         }
 
         async fn exchange(&self) {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -104,11 +104,13 @@ impl Upstream {
     /// A kept connection for one request; `repeatable` when the request may be sent once more.
     pub async fn kept(&self, repeatable: bool) -> Option<UpstreamConnection> {
         while let Some(mut connection) = self.pool.take(repeatable) {
+            // Most are, and need no timer.
+            if connection.sender.is_ready() {
+                return Some(connection);
+            }
             // Never ready: one whose upstream did not take the end of the request before.
-            if matches!(
-                tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
-                Ok(Ok(()))
-            ) {
+            let ready = tokio::time::timeout(READY_TIMEOUT, connection.sender.ready());
+            if matches!(ready.await, Ok(Ok(()))) {
                 return Some(connection);
             }
         }
@@ -181,10 +183,11 @@ pub struct UpstreamLease {
 impl UpstreamLease {
     /// Gives the connection back, if it can take another request.
     pub fn give_back(self) {
+        let now = Instant::now();
         let old = matches!(self.upstream.address, Address::Name(_))
-            && self.connection.made.elapsed() > NAMED_KEEP;
+            && now.duration_since(self.connection.made) > NAMED_KEEP;
         if self.sent.ended() && !self.connection.broken() && !old {
-            self.upstream.pool.keep(self.connection);
+            self.upstream.pool.keep(self.connection, now);
         }
     }
 }

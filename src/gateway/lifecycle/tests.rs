@@ -346,7 +346,7 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     /// One generation is built at a time, every request is answered exactly once, the serving one
     /// changes only to one that was built, or back to the one before while that lives, and a gateway

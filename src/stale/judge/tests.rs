@@ -342,7 +342,7 @@ impl Tree {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_signal_to_anything_that_is_not_proven_stale(mut tree in tree()) {

@@ -42,7 +42,7 @@
 //! | [`systemd`] | D-Bus connection, unit facts, notifications, passed sockets |
 //! | [`launchd`] | launchctl, what it prints, the sockets and the throttle of a job |
 //! | [`supervisor`] | who supervises this process |
-//! | [`control`] | the protocol between gatewayctl and a gateway, over a unix socket |
+//! | [`control`] | the protocol between gatewayctl and a gateway, over a unix socket or WebSocket |
 //! | [`proxy`] | listeners, connections, routes, forwarding, tunnels, held requests |
 //! | [`sidecar`] | processes behind the front door: start, readiness, output, restart, end |
 //! | [`stale`] | gateways left behind on a port: proof, and their end |
@@ -96,6 +96,7 @@
 //!
 //! | term | meaning |
 //! |---|---|
+//! | authority | what a client of the control protocol may do: everything, as gatewayctl and who has the owner's token, or only read |
 //! | backend | the server that a route leads to: the door, the tickets and the connections of a sidecar or of an upstream URL |
 //! | bundle | a file with the details of one bad end, below `bundles/` in the state directory |
 //! | crash loop | lives that end too soon, one after the other: the throttle, then safe mode (`gateway/recovery.rs`) |

@@ -121,6 +121,9 @@ fn apply_gateway(gateway: &mut GatewaySection, env: &Env<'_>) -> Result<(), Conf
     if let Some(file) = env.path("GATEWAY_TOKEN_FILE") {
         gateway.token_file = Some(file);
     }
+    if let Some(file) = env.path("GATEWAY_READER_TOKEN_FILE") {
+        gateway.reader_token_file = Some(file);
+    }
     let (health_paths, via) = (&mut gateway.health_paths, &mut gateway.via);
     set(env, "GATEWAY_HEALTH_PATHS", health_paths, flag)?;
     set(env, "GATEWAY_VIA", via, flag)?;

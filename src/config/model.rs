@@ -44,10 +44,13 @@ pub struct GatewaySection {
     /// Where state is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// A file holding the bearer token for `/_gateway/…`; without it a token is made in the state
-    /// directory.
+    /// A file holding the bearer token for `/_gateway/…`, which also controls the gateway; without it a token
+    /// is made in the state directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// The same for a token that only reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader_token_file: Option<PathBuf>,
     /// Whether `/healthz` and `/readyz` are answered by the gateway.
     pub health_paths: bool,
     /// Whether a `Via` header is added to what passes through.
@@ -82,6 +85,7 @@ impl Default for GatewaySection {
             listen: vec![Listen::Tcp(([127, 0, 0, 1], DEFAULT_PORT).into())],
             state_dir: None,
             token_file: None,
+            reader_token_file: None,
             health_paths: true,
             via: false,
             forwarded: ForwardedMode::Auto,

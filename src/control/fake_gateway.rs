@@ -57,6 +57,7 @@ impl FakeGateway {
         tokio::spawn(server::serve(
             tokio::net::UnixListener::from_std(listener).unwrap(),
             sender,
+            Arc::default(),
             stop.clone(),
         ));
         let asked = Arc::new(Mutex::new(Vec::new()));

@@ -50,17 +50,28 @@ pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFr
 /// # Errors
 /// Also for such a request.
 pub async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
-    let mut line = serde_json::to_vec(frame)?;
-    if line.len() >= FRAME_MAX {
-        let why = format!("{} bytes are more than a frame may have", line.len());
-        line = match frame {
-            Frame::Res { id, .. } => serde_json::to_vec(&too_long(id, &why))?,
-            Frame::Event { .. } => return Ok(()),
-            Frame::Req { .. } => return Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
-        };
+    let Some(mut line) = text_of(frame)? else {
+        return Ok(());
+    };
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await
+}
+
+/// A frame as it is sent; none of an event that no reader would take.
+///
+/// # Errors
+/// Those of [`write`].
+pub fn text_of(frame: &Frame) -> io::Result<Option<String>> {
+    let text = serde_json::to_string(frame)?;
+    if text.len() < FRAME_MAX {
+        return Ok(Some(text));
     }
-    line.push(b'\n');
-    stream.write_all(&line).await
+    let why = format!("{} bytes are more than a frame may have", text.len());
+    match frame {
+        Frame::Res { id, .. } => Ok(Some(serde_json::to_string(&too_long(id, &why))?)),
+        Frame::Event { .. } => Ok(None),
+        Frame::Req { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
+    }
 }
 
 fn too_long(id: &str, why: &str) -> Frame {

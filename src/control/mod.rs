@@ -1,5 +1,7 @@
-//! The protocol of gatewayctl and a gateway: JSON frames, one a line, over a unix socket.
+//! The protocol of gatewayctl and a gateway: JSON frames over a unix socket, one a line, or over
+//! WebSocket on the listeners of the front door, one a message.
 
+pub mod access;
 pub mod client;
 pub mod counters;
 #[cfg(test)]

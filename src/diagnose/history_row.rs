@@ -155,7 +155,9 @@ fn started_because(before: &PreviousEnd, reason: Option<&str>) -> Option<String>
 }
 
 fn requester(who: &Requester) -> Option<String> {
-    let uid = who.uid?;
+    let Some(uid) = who.uid else {
+        return who.token.clone();
+    };
     Some(match &who.program {
         Some(program) => format!("{program} uid {uid}"),
         None => format!("uid {uid}"),

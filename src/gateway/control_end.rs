@@ -1,14 +1,17 @@
-//! The control socket of this process: opened when the service is ours.
+//! The control server of this process. Its socket is opened when the service is ours; over WebSocket it is
+//! reached by those whom the front door admits.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::control::server::{self, Call};
+use crate::control::server::{self, Call, PublicControl};
 
 /// Calls on the control socket that may wait for the loop.
 const CALLS: usize = 64;
@@ -25,20 +28,25 @@ const BOUND: Duration = Duration::from_millis(250);
 pub struct ControlEnd {
     path: PathBuf,
     calls: mpsc::Sender<Call>,
+    public: Arc<PublicControl>,
     stop: CancellationToken,
-    /// Ends when every request has its answer.
-    answering: Option<JoinHandle<()>>,
+    /// They end when every request has its answer.
+    answering: Vec<JoinHandle<()>>,
 }
 
 impl ControlEnd {
-    /// A control socket that will be at `path`; its calls come out of the receiver.
-    pub fn new(path: PathBuf) -> (Self, mpsc::Receiver<Call>) {
+    /// A control socket that will be at `path`, beside the public one; the calls of both come out of the
+    /// receiver.
+    pub fn new(path: PathBuf, public: &Arc<PublicControl>) -> (Self, mpsc::Receiver<Call>) {
         let (calls, receiver) = mpsc::channel(CALLS);
+        let stop = CancellationToken::new();
+        let serving = server::serve_public(Arc::clone(public), calls.clone(), stop.clone());
         let end = Self {
             path,
             calls,
-            stop: CancellationToken::new(),
-            answering: None,
+            public: Arc::clone(public),
+            stop,
+            answering: vec![tokio::spawn(serving)],
         };
         (end, receiver)
     }
@@ -48,14 +56,14 @@ impl ControlEnd {
     pub fn open(&mut self) {
         let (bound, wait) = server::bind_aside(&self.path);
         let (calls, stop) = (self.calls.clone(), self.stop.clone());
-        let path = self.path.clone();
-        self.answering = Some(tokio::spawn(async move {
+        let (path, counters) = (self.path.clone(), Arc::clone(&self.public.counters));
+        self.answering.push(tokio::spawn(async move {
             let bound = tokio::select! {
                 bound = bound => bound,
                 () = stop.cancelled() => return,
             };
             match bound {
-                Ok(listener) => server::serve(listener, calls, stop).await,
+                Ok(listener) => server::serve(listener, calls, counters, stop).await,
                 Err(error) => warn!(
                     "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
                     path.display()
@@ -73,9 +81,7 @@ impl ControlEnd {
     /// Waits until the last answers are written; the receiver must be gone.
     pub async fn finish(self) {
         drop(self.calls);
-        if let Some(answering) = self.answering {
-            // The clients that still waited have just got their answers.
-            let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
-        }
+        // The clients that still waited have just got their answers.
+        let _ = tokio::time::timeout(LAST_ANSWERS, join_all(self.answering)).await;
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::option_future::or_never;
+use crate::control::access::Caller;
 use crate::control::protocol::{
     DrainCause, DrainEvent, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
     ReleaseNotice,
@@ -41,7 +42,7 @@ struct LeaseTable {
 #[derive(Debug)]
 struct LeaseEntry {
     why: String,
-    pid: u32,
+    caller: Caller,
     since: Instant,
     until: Option<Instant>,
     connection: HeldConnection,
@@ -55,9 +56,16 @@ pub struct Claim {
 }
 
 impl Leases {
-    /// Grants a lease and answers the client. The lease ends with its connection, with the process
-    /// `pid` (0: not known), or after `ttl`.
-    pub fn grant(self: &Arc<Self>, why: String, ttl: Option<Duration>, pid: u32, reply: Reply) {
+    /// Grants a lease and answers the client. The lease ends with its connection, with the client's
+    /// process where that is known, or after `ttl`.
+    pub fn grant(
+        self: &Arc<Self>,
+        why: String,
+        ttl: Option<Duration>,
+        caller: Caller,
+        reply: Reply,
+    ) {
+        let pid = caller.pid();
         // The connection is open, so the process that made it lives or has given it on; without a
         // pidfd, the connection must do.
         let process = (pid != 0)
@@ -81,12 +89,15 @@ impl Leases {
         let gone = connection.gone();
         let since = Instant::now();
         let until = ttl.map(|ttl| since + ttl);
-        info!("[gateway] lease {number} taken by pid {pid}: {why}");
+        info!(
+            "[gateway] lease {number} taken by {}: {why}",
+            caller.holder()
+        );
         table.entries.insert(
             number,
             LeaseEntry {
                 why,
-                pid,
+                caller,
                 since,
                 until,
                 connection,
@@ -113,8 +124,9 @@ impl Leases {
         };
         let held = entry.since.elapsed().as_secs();
         info!(
-            "[gateway] lease {number} of pid {} {how} after {held} s: {}",
-            entry.pid, entry.why
+            "[gateway] lease {number} of {} {how} after {held} s: {}",
+            entry.caller.holder(),
+            entry.why
         );
         if let Some(cause) = cause {
             let notice = serde_json::to_value(ReleaseNotice { cause }).unwrap_or_default();
@@ -137,7 +149,7 @@ impl Leases {
         let status = |(number, entry): (&u64, &LeaseEntry)| LeaseStatus {
             lease: *number,
             why: entry.why.clone(),
-            pid: entry.pid,
+            pid: entry.caller.pid(),
             held_ms: millis(now - entry.since),
             left_ms: entry.until.map(|until| millis(until - now)),
         };
@@ -162,8 +174,8 @@ impl Claim {
     pub fn blockers(&self) -> Vec<String> {
         self.map(|entry| {
             format!(
-                "lease of pid {} for {} s: {}",
-                entry.pid,
+                "lease of {} for {} s: {}",
+                entry.caller.holder(),
                 entry.since.elapsed().as_secs(),
                 entry.why
             )
@@ -222,7 +234,12 @@ mod tests {
             UnixListener::from_std(server::bind(&dir.path().join("control.sock")).unwrap())
                 .unwrap();
         let (sender, calls) = mpsc::channel(8);
-        tokio::spawn(server::serve(listener, sender, CancellationToken::new()));
+        tokio::spawn(server::serve(
+            listener,
+            sender,
+            Arc::default(),
+            CancellationToken::new(),
+        ));
         LeaseFixture {
             dir,
             calls,
@@ -232,6 +249,10 @@ mod tests {
 
     impl LeaseFixture {
         async fn take(&mut self, ttl: Option<Duration>, pid: u32) -> Client {
+            let caller = Caller::Local {
+                uid: 0,
+                pid: i32::try_from(pid).unwrap(),
+            };
             let mut client = Client::connect(&self.dir.path().join("control.sock"))
                 .await
                 .unwrap();
@@ -241,7 +262,7 @@ mod tests {
             });
             let (answer, ()) = tokio::join!(client.call::<Lease>(&method, |_| ()), async {
                 let reply = self.calls.recv().await.unwrap().reply;
-                self.leases.grant("backup".into(), ttl, pid, reply);
+                self.leases.grant("backup".into(), ttl, caller, reply);
             });
             assert_eq!(answer.unwrap().pid, pid);
             client

@@ -77,6 +77,7 @@ mod standby;
 mod start;
 pub mod strategy;
 mod supervision;
+mod tokens;
 mod traces;
 mod watchdog;
 

@@ -2,14 +2,13 @@
 //! holds it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Env, EnvFile, Loaded, SidecarSpec, regular_file};
+use crate::config::{Config, Env, EnvFile, Loaded, SidecarSpec};
 use crate::os::process;
 use crate::os::working_directory::by_link;
 use crate::state::atomic_file;
@@ -17,7 +16,6 @@ use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
 use crate::state::paths::Paths;
 use crate::state::private_dir::{self, NotPrivate};
-use crate::state::untrusted_file;
 use crate::text::{log, shell};
 
 /// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
@@ -266,52 +264,6 @@ fn variables(config: &Config, pid: u32, start_time: u64) -> BTreeMap<String, Str
         (name, format!("{:02x}{:02x}", hash[0], hash[1]))
     });
     hashed.collect()
-}
-
-/// A longer token is not read.
-const TOKEN_MAX: u64 = 4096;
-
-/// The bearer token of `/_gateway/…`, from the configured file or from the state directory.
-///
-/// # Errors
-/// When it can be neither read nor created.
-pub fn token(config: &Config, state: &Path) -> io::Result<String> {
-    let path = state.join("token");
-    let read = match &config.gateway.token_file {
-        // Secrets are often links.
-        Some(configured) => return text_of(regular_file::read(configured, TOKEN_MAX)?),
-        None => untrusted_file::read(&path, TOKEN_MAX).and_then(text_of),
-    };
-    match read {
-        Ok(token) => return Ok(token),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            untrusted_file::quarantine(&path, &error.to_string());
-        }
-        // Somebody has a lease on it.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            warn!(
-                "[gateway] cannot read {}: {error}; replacing it",
-                path.display()
-            );
-        }
-        Err(error) => return Err(error),
-    }
-    let mut bytes = [0; 24];
-    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    atomic_file::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
-    Ok(token)
-}
-
-/// The token in a file.
-fn text_of(file: Vec<u8>) -> io::Result<String> {
-    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-    let text = String::from_utf8(file).map_err(|_| invalid("it is not text"))?;
-    match text.trim() {
-        "" => Err(invalid("it is empty")),
-        token => Ok(token.to_owned()),
-    }
 }
 
 #[cfg(test)]

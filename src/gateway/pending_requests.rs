@@ -15,11 +15,12 @@ use super::passage_wait::PassageReport;
 use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
 use crate::config::Dur;
+use crate::control::access::Caller;
 use crate::control::protocol::{
     Failure, FailureCode, GatewayEvent, GenerationInfo, LastRestart, Outcome, Progress,
     RestartEvent,
 };
-use crate::control::server::{Caller, Reply, Subscribers};
+use crate::control::server::{Reply, Subscribers};
 use crate::proxy::Front;
 use crate::state::clients_seen::ClientsSeen;
 use crate::state::history;

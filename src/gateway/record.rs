@@ -16,8 +16,8 @@ use super::lifecycle::RequestKind;
 use super::progress::CutWork;
 use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::Loaded;
+use crate::control::access::Caller;
 use crate::control::protocol::LastRestart;
-use crate::control::server::Caller;
 use crate::os::jobs::Jobs;
 use crate::os::oom;
 use crate::os::process::executable;
@@ -60,16 +60,24 @@ pub struct RequestRecord {
 impl RequestRecord {
     /// By a client of the control socket; none for a signal, of which nothing is known.
     pub fn by(caller: Option<Caller>, strategy: StrategyName) -> Self {
-        let who = caller.map_or_else(Requester::default, |Caller { uid, pid }| {
-            let pid = u32::try_from(pid).unwrap_or(0);
-            let program = executable(pid);
-            Requester {
-                uid: Some(uid),
-                pid,
-                program: program
-                    .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        let who = match caller {
+            None => Requester::default(),
+            Some(Caller::Local { uid, .. }) => {
+                let pid = caller.map_or(0, Caller::pid);
+                let program = executable(pid);
+                Requester {
+                    uid: Some(uid),
+                    pid,
+                    program: program
+                        .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+                    token: None,
+                }
             }
-        });
+            Some(remote @ Caller::Remote { .. }) => Requester {
+                token: Some(remote.to_string()),
+                ..Requester::default()
+            },
+        };
         Self {
             who,
             strategy,

@@ -34,7 +34,7 @@ use super::run_loop::{ClientDrain, Gateway, Inputs, PendingSignals};
 use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
-use super::{fdstore_clients, ownership, standby};
+use super::{fdstore_clients, standby, tokens};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::control::server::Subscribers;
 use crate::launchd::sockets;
@@ -302,13 +302,13 @@ async fn assemble(
         return Ok(None);
     };
     let paths = claim.paths;
-    let (control, calls) = ControlEnd::new(paths.control.clone());
+    let (control, calls) = ControlEnd::new(paths.control.clone(), &front_door.front.control);
     let (events, happened) = Outbox::channel();
     let (machine, first) = Lifecycle::start(life.mode);
     let program = Program::of_this_process()
         .map_err(|error| format!("cannot tell which program this is: {error}"))?;
     let predecessor = predecessor_side(given.incoming, &events)?;
-    let subscribers = Subscribers::new(Arc::clone(&front_door.front.control));
+    let subscribers = Subscribers::new(Arc::clone(&front_door.front.control.counters));
     let context = GatewayContext {
         front: Arc::clone(&front_door.front),
         flags: given.flags,
@@ -437,10 +437,7 @@ fn open(
     let front = Front::new(&material.loaded.instance, config);
     front.access_log.hide(redactor);
     front.access_log.set(config);
-    match ownership::token(config, &paths.state) {
-        Ok(token) => drop(front.token.set(token)),
-        Err(error) => warn!("[gateway] no bearer token, so /_gateway/ answers nobody: {error}"),
-    }
+    let _ = front.control.tokens.set(tokens::read(config, &paths.state));
     let count = if config.gateway.workers > 0 {
         config.gateway.workers
     } else {

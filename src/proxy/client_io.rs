@@ -4,18 +4,21 @@
 //! A unix socket is driven as a [`tokio::net::TcpStream`], too: reading and writing are the same system calls.
 
 use std::io;
+use std::net::TcpStream as StdTcpStream;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::Front;
+use super::admission::ConnectionSlot;
 use super::client_socket::ClientSocket;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
@@ -76,6 +79,17 @@ impl ClientIo {
             interim_begun: false,
             lingers: None,
         }
+    }
+
+    /// The socket for who goes on with the connection, what is left of what was read, and the connection's
+    /// place.
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn into_socket(self) -> io::Result<(StdTcpStream, Bytes, Option<ConnectionSlot>)> {
+        let kept = self.progress.kept(usize::MAX, self.heads);
+        let (socket, slot) = self.socket.pass_on()?;
+        Ok((socket, kept.unwrap_or_default(), slot))
     }
 
     /// Whether the client's time is over.

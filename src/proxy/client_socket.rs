@@ -1,27 +1,40 @@
 //! The socket of a client connection with its place among the connections.
 
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Mutex;
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::admission::ConnectionSlot;
+use crate::os::mutex::lock;
 
 /// Closed when the connection, its tunnel and what waits for them are gone.
 #[derive(Debug)]
 pub struct ClientSocket {
     pub stream: TcpStream,
-    /// None for the watchdog.
-    _slot: Option<ConnectionSlot>,
+    /// None for the watchdog, and when it was taken.
+    slot: Mutex<Option<ConnectionSlot>>,
 }
 
 impl ClientSocket {
     pub fn new(stream: TcpStream, slot: Option<ConnectionSlot>) -> Self {
         Self {
             stream,
-            _slot: slot,
+            slot: Mutex::new(slot),
         }
+    }
+
+    /// A descriptor of its own for who goes on with the connection, and the connection's place.
+    ///
+    /// # Errors
+    /// When this process has none left.
+    pub fn pass_on(&self) -> io::Result<(StdTcpStream, Option<ConnectionSlot>)> {
+        let socket = self.stream.as_fd().try_clone_to_owned()?;
+        Ok((socket.into(), lock(&self.slot).take()))
     }
 
     /// Waits until something can be read. Returns false when that is only the end.
@@ -41,7 +54,7 @@ impl ClientSocket {
             });
             match looked {
                 Ok(count) => return count > 0,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return false,
             }
         }

@@ -36,8 +36,8 @@ use super::seats::FIRST_REQUEST;
 use super::socket_read::BUFFER_MAX;
 use super::worker_context::WorkerContext;
 use super::{
-    Front, RoutingTable, address_limits, client_left, client_move, endpoints, forward, passage,
-    rest, wave,
+    Front, RoutingTable, address_limits, client_left, client_move, control_upgrade, endpoints,
+    forward, passage, rest, wave,
 };
 use crate::config::Dur;
 
@@ -320,6 +320,13 @@ async fn respond(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let (front, peer) = (&context.front, client.peer);
+    if request.uri().path() == control_upgrade::PATH
+        && matches!(client.standing, Standing::Within(_))
+    {
+        let response = control_upgrade::respond(front, peer, request, in_flight);
+        front.stats.answered(response.status().as_u16());
+        return response;
+    }
     // A passage asks what the sidecar answers, even where the gateway answers clients in its place.
     let own = (peer != Peer::Passage)
         .then(|| endpoints::respond(front, table, peer, &request))

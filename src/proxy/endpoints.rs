@@ -13,6 +13,7 @@ use super::forwarded::Peer;
 use super::local_reply::{self, Form, Reason};
 use super::response_body::ResponseBody;
 use super::{Front, RoutingTable, metrics};
+use crate::control::access::Authority;
 
 /// The header by which the watchdog recognises a response of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
@@ -27,7 +28,7 @@ pub fn respond(
     let path = request.uri().path();
     let ours = peer == Peer::Watchdog || table.settings.health_paths;
     let form = || Form::of(request.headers());
-    let authorised = || authorised(front, request.headers());
+    let authorised = || authority(front, request.headers()).is_some();
     let response = match path {
         "/healthz" if ours => health(front, peer),
         "/readyz" if ours => ready(front, authorised()),
@@ -35,22 +36,14 @@ pub fn respond(
         "/_gateway/readyz" => ready(front, authorised()),
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
             if !authorised() {
-                let mut response = local_reply::failure(
-                    StatusCode::UNAUTHORIZED,
-                    "this page needs the gateway's bearer token",
-                    form(),
-                );
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                return Some(response);
+                return Some(without_token(form()));
             }
             match path {
                 "/_gateway/metrics" => metrics::page(front, table, request.headers()),
                 "/_gateway" | "/_gateway/" => page(front, table),
                 _ => local_reply::failure(
                     StatusCode::NOT_FOUND,
-                    "no such page; there is /_gateway/ and /_gateway/metrics",
+                    "no such page; there is /_gateway/, /_gateway/metrics and /_gateway/ws",
                     form(),
                 ),
             }
@@ -136,24 +129,23 @@ fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     )
 }
 
-fn authorised(front: &Front, headers: &HeaderMap) -> bool {
-    let given = headers
+/// What the token allows that a client has given.
+pub fn authority(front: &Front, headers: &HeaderMap) -> Option<Authority> {
+    let (scheme, token) = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token);
-    match (front.token.get(), given) {
-        (Some(token), Some(given)) => same(token.as_bytes(), given.trim().as_bytes()),
-        _ => false,
-    }
+        .and_then(|value| value.split_once(' '))?;
+    let bearer = scheme.eq_ignore_ascii_case("bearer");
+    bearer
+        .then(|| front.control.authority(token.trim()))
+        .flatten()
 }
 
-/// Compares in constant time.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .fold(0, |difference, (a, b)| difference | (a ^ b))
-            == 0
+/// The reply to who has none.
+pub fn without_token(form: Form) -> Response<ResponseBody> {
+    let why = "this page needs the gateway's bearer token";
+    let mut response = local_reply::failure(StatusCode::UNAUTHORIZED, why, form);
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }

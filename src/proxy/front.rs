@@ -1,8 +1,8 @@
 //! What the connections, the requests and the gateway's run loop share: the routing table, readiness,
 //! refusal and statistics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{HeaderValue, Response, StatusCode};
@@ -21,7 +21,7 @@ use super::stats::Stats;
 use super::wave::Wave;
 use super::{RoutingTable, Settings};
 use crate::config::Config;
-use crate::control::counters::ControlCounters;
+use crate::control::server::PublicControl;
 
 /// What all connections and the gateway's run loop share.
 #[derive(Debug)]
@@ -50,10 +50,8 @@ pub struct Front {
     refusal: watch::Sender<Option<Arc<Refusal>>>,
     /// What `/readyz` reports as degraded, though it answers 200.
     remark: watch::Sender<Option<Arc<Reason>>>,
-    /// The bearer token of `/_gateway/…`; until it is set, no client has access.
-    pub token: OnceLock<String>,
-    /// What happened at the control connections.
-    pub control: Arc<ControlCounters>,
+    /// The control protocol on the listeners, and the tokens of `/_gateway/…`.
+    pub control: Arc<PublicControl>,
     closing: AtomicBool,
 }
 
@@ -82,7 +80,6 @@ impl Front {
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),
             remark: watch::Sender::new(None),
-            token: OnceLock::new(),
             control: Arc::default(),
             closing: AtomicBool::new(false),
         })

@@ -156,7 +156,12 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
         (
             "control_subscribers",
             "Control connections that follow events now.",
-            now(&front.control.subscribers),
+            now(&front.control.counters.subscribers),
+        ),
+        (
+            "control_websockets",
+            "Control connections over WebSocket open now.",
+            now(&front.control.counters.websockets),
         ),
         (
             "held",
@@ -199,8 +204,8 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
         ),
         (
             "control_dropped",
-            "Control connections ended because events were not read.",
-            &front.control.dropped,
+            "Control connections ended because nothing was read.",
+            &front.control.counters.dropped,
         ),
         (
             "access_log_lost",
@@ -217,6 +222,10 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
     let refused = refused.map(|(status, count)| (status.as_str().to_owned().into(), count));
     let help = "Requests refused for what they are, by status.";
     page.counters("refused", help, "status", refused);
+    let refused = front.control.counters.refusals();
+    let refused = refused.map(|(what, count)| (what.word().into(), count));
+    let help = "What was refused on control connections, or ended them.";
+    page.counters("control_refused", help, "reason", refused);
     let limited = stats.limited_total();
     let limited = limited.map(|(what, count)| (what.key().into(), count));
     let help = "Clients turned away because their address has too much open, by key of [limits].";

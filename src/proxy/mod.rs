@@ -20,6 +20,7 @@ mod client_left;
 mod client_move;
 mod client_socket;
 mod connection;
+mod control_upgrade;
 mod crowd;
 mod disposition;
 mod drain;

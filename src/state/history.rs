@@ -54,6 +54,9 @@ pub struct Requester {
     /// The name of its program, when it could still be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
+    /// Of a client of the front door: whose token it had, and from where it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// One step of a restart.

@@ -108,7 +108,7 @@ const OPENS: [(&str, &str); 25] = [
     ("diagnose/doctor/gather/process.rs", "/proc"),
     ("diagnose/doctor/gather/state_dir.rs", "/proc"),
     ("gateway/handover/failpoint.rs", "test builds only"),
-    ("gateway/ownership.rs", "/dev/urandom"),
+    ("gateway/tokens.rs", "/dev/urandom"),
     ("os/credentials.rs", "/proc"),
     ("os/oom.rs", "/proc and /sys"),
     ("os/platform/linux.rs", "O_PATH, and /proc"),

@@ -10,6 +10,7 @@ mod clean;
 mod clients_leave;
 mod clients_seen;
 mod containers;
+mod control_ws;
 mod crash_loop;
 mod crowded;
 mod delivery;

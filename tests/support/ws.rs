@@ -31,18 +31,26 @@ pub struct WebSocket {
 
 /// The request that opens one.
 pub fn handshake(path: &str) -> String {
+    handshake_with(path, "")
+}
+
+/// The same with these header lines.
+pub fn handshake_with(path: &str, headers: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
     )
 }
 
 impl WebSocket {
     /// Opens one; the error holds the answer's head when it was not 101.
     pub async fn open(target: &Target, path: &str) -> Result<Self, (Fault, Option<Head>)> {
+        Self::open_by(target, &handshake(path)).await
+    }
+
+    /// The same by this request.
+    pub async fn open_by(target: &Target, request: &str) -> Result<Self, (Fault, Option<Head>)> {
         let mut conn = Conn::open(target).await.map_err(|fault| (fault, None))?;
-        conn.send(handshake(path))
-            .await
-            .map_err(|fault| (fault, None))?;
+        conn.send(request).await.map_err(|fault| (fault, None))?;
         let head = conn.head().await.map_err(|fault| (fault, None))?;
         let accepted = head.status() == 101 && head.get("sec-websocket-accept") == Some(ACCEPT);
         if !accepted {
@@ -132,7 +140,8 @@ fn understand(first: u8, payload: Bytes) -> Result<Frame, Fault> {
     }
 }
 
-fn frame(opcode: u8, payload: &[u8]) -> Bytes {
+/// A whole frame of a client.
+pub fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::new();
     frame.put_u8(0x80 | opcode);
     match payload.len() {

@@ -200,6 +200,7 @@ mod tests {
                 uid: Some(1000),
                 pid: 7,
                 program: Some("gatewayctl".into()),
+                token: None,
             },
             reason: "deploy".into(),
             strategy: StrategyName::Respawn,

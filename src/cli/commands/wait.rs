@@ -319,6 +319,7 @@ mod tests {
                 listener,
                 sender,
                 Default::default(),
+                Default::default(),
             ));
             let mut status = fake_gateway::status();
             for stage in [Stage::Starting, Stage::Starting, Stage::Ready] {

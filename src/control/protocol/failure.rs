@@ -25,6 +25,8 @@ words! {
         BadRequest = "bad_request",
         /// There is no such method.
         UnknownMethod = "unknown_method",
+        /// The client's token does not allow this method.
+        Forbidden = "forbidden",
         /// Refused in the present state, as a restart while stopping.
         Rejected = "rejected",
         /// The configuration is invalid; nothing was changed.

@@ -31,6 +31,7 @@ pub use self::status::{
     DrainStatus, REFUSED_COPIES, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus,
     Stage, Status,
 };
+use super::access::Authority;
 use crate::text::words::words;
 
 /// The version of this protocol, carried in every status.
@@ -136,6 +137,20 @@ impl Method {
                 return Err(Failure::new(FailureCode::UnknownMethod, message));
             }
         })
+    }
+
+    /// What a client must be allowed to do, to ask for this.
+    pub fn needs(&self) -> Authority {
+        match self {
+            Self::Status | Self::Subscribe(_) => Authority::Reader,
+            Self::Restart(_)
+            | Self::RestartSidecar(_)
+            | Self::Reload
+            | Self::Stop
+            | Self::Inhibit(_)
+            | Self::Secrets(_)
+            | Self::Recover => Authority::Owner,
+        }
     }
 
     /// The name on the wire and the parameters.

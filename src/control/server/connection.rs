@@ -3,89 +3,120 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::places::Place;
-use super::reply::{Call, Caller, ConnectionEnd, ConnectionOut, Reply, ToWrite};
-use crate::control::frames::{self, ReadFrame};
+use super::reply::{Call, ConnectionEnd, ConnectionOut, Reply, ToWrite};
+use super::transport::{FrameSink, FrameSource, Incoming};
+use crate::control::access::Caller;
+use crate::control::counters::{ControlCounters, ControlRefusal, count};
 use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method};
 
 /// How long a client may take to read an answer. Answers fit the socket's buffer, so only a client
 /// that stopped reading takes longer: its connection ends.
-const WRITE_TIME: Duration = Duration::from_secs(10);
+pub const WRITE_TIME: Duration = Duration::from_secs(10);
+
+/// What a connection has of the server.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub calls: mpsc::Sender<Call>,
+    pub counters: Arc<ControlCounters>,
+}
+
+/// Why nothing more is read from a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadingEnd {
+    /// The client has left, or sent what cannot be understood.
+    Client,
+    /// The server ends, or has told its subscriber everything.
+    Server,
+    /// Another connection has got its place.
+    GivenAway,
+    /// The client does not read.
+    Slow,
+}
 
 /// Reads requests until the client closes the connection, stops reading or loses its place, or until
 /// `stop`; writes answers until every reply has its own.
 pub async fn converse(
-    stream: UnixStream,
+    (source, sink): (&mut impl FrameSource, &mut impl FrameSink),
     caller: Caller,
-    place: Place,
-    calls: mpsc::Sender<Call>,
-    stop: CancellationToken,
-) {
-    let (reader, writer) = stream.into_split();
+    place: &Place,
+    service: &Service,
+    stop: impl Future<Output = ()> + Send,
+) -> ReadingEnd {
     let end = ConnectionEnd::default();
-    let (out, to_write) = ConnectionOut::new(end.clone());
+    let (out, to_write) = ConnectionOut::new(caller, end.clone());
     // The writer ends when the last reply is gone, so answers survive both the end of the requests
     // and `stop`.
-    let writing = write_all(writer, to_write, end.clone());
-    let place = &place;
-    let reading = async move {
+    let writing = write_all(sink, to_write, caller, service, end.clone());
+    let reading = async {
         let _guard = end.gone.clone().drop_guard();
         let requests = RequestReader {
             place,
             caller,
-            calls,
+            service,
             out,
         };
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = place.given_away() => {}
-            () = end.gone.cancelled() => {}
-            () = end.finish.cancelled() => {}
-            () = requests.read_all(reader) => {}
+            () = stop => ReadingEnd::Server,
+            () = place.given_away() => ReadingEnd::GivenAway,
+            () = end.finish.cancelled() => ReadingEnd::Server,
+            () = end.gone.cancelled() => ReadingEnd::Client,
+            broken = requests.read_all(source) => {
+                if broken {
+                    end.over.cancel();
+                }
+                ReadingEnd::Client
+            }
         }
     };
-    tokio::join!(writing, reading);
+    let ((), read) = tokio::join!(writing, reading);
+    match end.slow.is_cancelled() {
+        true => ReadingEnd::Slow,
+        false => read,
+    }
 }
 
 struct RequestReader<'a> {
     place: &'a Place,
     caller: Caller,
-    calls: mpsc::Sender<Call>,
+    service: &'a Service,
     out: ConnectionOut,
 }
 
 impl RequestReader<'_> {
-    async fn read_all(self, reader: OwnedReadHalf) {
-        let mut reader = BufReader::new(reader);
+    /// Whether nothing can be answered any more.
+    async fn read_all(self, source: &mut impl FrameSource) -> bool {
         loop {
-            let Ok(read) = frames::read(&mut reader).await else {
-                return;
+            let read = match source.next().await {
+                Incoming::End => return false,
+                Incoming::Over => return true,
+                read => read,
             };
             // Nothing more is read until the client has taken earlier answers.
             let Some(counts) = self.place.begin_request().await else {
-                return;
+                return false;
             };
             let reply = |id| Reply::new(id, self.out.clone(), Arc::clone(&counts));
-            let refuse = |message: String| {
+            let refuse = |what, message: String| {
+                self.service.counters.refused(what);
                 reply(String::new()).fail(Failure::new(FailureCode::BadRequest, message));
             };
+            let malformed = ControlRefusal::Malformed;
             match read {
-                ReadFrame::Frame(Frame::Req { id, method, params }) => {
+                Incoming::Frame(Frame::Req { id, method, params }) => {
                     self.ask(&method, params, reply(id)).await;
                 }
-                ReadFrame::Frame(_) => refuse("only `req` frames are read here".into()),
-                ReadFrame::Garbage(error) => refuse(format!("not a frame: {error}")),
-                ReadFrame::TooLong => {
-                    return refuse(format!("a frame may have {FRAME_MAX} bytes"));
+                Incoming::Frame(_) => refuse(malformed, "only `req` frames are read here".into()),
+                Incoming::Garbage(error) => refuse(malformed, format!("not a frame: {error}")),
+                Incoming::TooLong => {
+                    let why = format!("a frame may have {FRAME_MAX} bytes");
+                    refuse(ControlRefusal::TooLong, why);
+                    return false;
                 }
-                ReadFrame::End => return,
+                Incoming::End | Incoming::Over => return false,
             }
         }
     }
@@ -95,21 +126,41 @@ impl RequestReader<'_> {
             Ok(method) => method,
             Err(failure) => return reply.fail(failure),
         };
+        if self.caller.authority() < method.needs() {
+            self.service.counters.refused(ControlRefusal::Forbidden);
+            let (name, _) = method.encode();
+            let why = format!("`{name}` needs the owner's token; this one only reads");
+            return reply.fail(Failure::new(FailureCode::Forbidden, why));
+        }
         let call = Call {
             method,
             caller: self.caller,
             reply,
         };
         // A failed send drops the call and its reply, which then answers with a failure.
-        let _ = self.calls.send(call).await;
+        let _ = self.service.calls.send(call).await;
     }
 }
 
-async fn write_all(mut writer: OwnedWriteHalf, mut to_write: ToWrite, end: ConnectionEnd) {
+async fn write_all(
+    sink: &mut impl FrameSink,
+    mut to_write: ToWrite,
+    caller: Caller,
+    service: &Service,
+    end: ConnectionEnd,
+) {
     let writing = async {
-        while let Some(outgoing) = to_write.next().await {
+        loop {
+            let outgoing = tokio::select! {
+                outgoing = to_write.next() => outgoing,
+                tended = sink.tend() => match tended {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            };
+            let Some(outgoing) = outgoing else { return };
             let frame = outgoing.frame();
-            match timeout(WRITE_TIME, frames::write(&mut writer, &frame)).await {
+            match timeout(WRITE_TIME, sink.send(&frame)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => return end.slow.cancel(),
@@ -119,9 +170,13 @@ async fn write_all(mut writer: OwnedWriteHalf, mut to_write: ToWrite, end: Conne
     tokio::select! {
         () = writing => {}
         () = end.slow.cancelled() => {}
+        () = end.over.cancelled() => {}
     }
     if end.slow.is_cancelled() {
-        tracing::warn!("[gateway] control socket: a client does not read and is disconnected");
+        count(&service.counters.dropped);
+        tracing::warn!(
+            "[gateway] control connection: a client does not read and is disconnected: {caller}"
+        );
     }
     end.gone.cancel();
 }

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::control::access::{Authority, Caller};
 use crate::os::mutex::lock;
 
 /// Connections of our own user at once. Each waiting gatewayctl holds one, and each
@@ -15,6 +16,10 @@ pub const OWN_MAX: usize = 256;
 
 /// Connections of root, where that is another user: for people, however many our own user makes.
 pub const ROOT_MAX: usize = 16;
+
+/// Connections over WebSocket of those who have the owner's token, and as many of those who have the
+/// reader's: none of them takes a place from gatewayctl, nor a reader from an owner.
+pub const REMOTE_MAX: usize = 128;
 
 /// Requests of one connection whose answers were not written yet. gatewayctl sends one at a time.
 pub const REQUESTS_MAX: usize = 16;
@@ -31,12 +36,42 @@ pub struct Place {
 
 #[derive(Debug)]
 struct Seat {
-    own: bool,
+    kind: PlaceKind,
     /// One is taken for each request until its answer is written, and for each lease.
     requests: Arc<Semaphore>,
     /// When it was made, or had its last request.
     used: Mutex<Instant>,
     given_away: CancellationToken,
+}
+
+/// Places for which others do not compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlaceKind {
+    Own,
+    Root,
+    Owner,
+    Reader,
+}
+
+impl PlaceKind {
+    fn of(caller: Caller) -> Self {
+        match caller {
+            Caller::Local { uid, .. } if uid == nix::unistd::geteuid().as_raw() => Self::Own,
+            Caller::Local { .. } => Self::Root,
+            Caller::Remote { authority, .. } => match authority {
+                Authority::Owner => Self::Owner,
+                Authority::Reader => Self::Reader,
+            },
+        }
+    }
+
+    fn most(self) -> usize {
+        match self {
+            Self::Own => OWN_MAX,
+            Self::Root => ROOT_MAX,
+            Self::Owner | Self::Reader => REMOTE_MAX,
+        }
+    }
 }
 
 impl Seat {
@@ -46,18 +81,18 @@ impl Seat {
 }
 
 impl Places {
-    /// A place for a connection of this user; none when all are taken and none of them is idle.
-    pub fn take(&self, uid: u32) -> Option<Place> {
-        let own = uid == nix::unistd::geteuid().as_raw();
-        let most = if own { OWN_MAX } else { ROOT_MAX };
+    /// A place for a connection of this client; none when all are taken and none of them is idle.
+    pub fn take(&self, caller: Caller) -> Option<Place> {
+        let kind = PlaceKind::of(caller);
         let mut seats = lock(&self.0);
-        if seats.iter().filter(|seat| seat.own == own).count() >= most {
-            let idle = (0..seats.len()).filter(|at| seats[*at].own == own && seats[*at].is_idle());
+        if seats.iter().filter(|seat| seat.kind == kind).count() >= kind.most() {
+            let idle =
+                (0..seats.len()).filter(|at| seats[*at].kind == kind && seats[*at].is_idle());
             let longest = idle.min_by_key(|at| *lock(&seats[*at].used))?;
             seats.swap_remove(longest).given_away.cancel();
         }
         let seat = Arc::new(Seat {
-            own,
+            kind,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             used: Mutex::new(Instant::now()),
             given_away: CancellationToken::new(),
@@ -77,6 +112,13 @@ impl Place {
         let requests = Arc::clone(&self.seat.requests);
         // The semaphore is never closed.
         requests.acquire_owned().await.ok().map(Arc::new)
+    }
+
+    /// Waits until no request is under way and nothing is held.
+    pub async fn idle(&self) {
+        let all = u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX);
+        // The semaphore is never closed. What is taken here is given back at once.
+        drop(self.seat.requests.acquire_many(all).await);
     }
 
     /// Another connection has got this place.

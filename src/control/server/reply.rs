@@ -10,14 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::places::REQUESTS_MAX;
 use super::queued_event::{QUEUE_MAX, QueuedEvent};
+use crate::control::access::Caller;
 use crate::control::protocol::{EventName, Failure, FailureCode, Frame, Method, Progress};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub uid: u32,
-    /// The process; 0 where the system does not tell.
-    pub pid: i32,
-}
 
 #[derive(Debug)]
 pub struct Call {
@@ -60,6 +54,8 @@ pub(super) struct ConnectionOut {
     /// Events for a subscriber.
     events: mpsc::Sender<Outgoing>,
     end: ConnectionEnd,
+    /// Whose connection it is.
+    caller: Caller,
 }
 
 /// How a connection ends.
@@ -71,6 +67,8 @@ pub(super) struct ConnectionEnd {
     pub finish: CancellationToken,
     /// It does not read: it ends at once.
     pub slow: CancellationToken,
+    /// Nothing reaches it any more: it ends at once.
+    pub over: CancellationToken,
 }
 
 /// What is to be written to one connection.
@@ -93,13 +91,14 @@ impl ToWrite {
 }
 
 impl ConnectionOut {
-    pub fn new(end: ConnectionEnd) -> (Self, ToWrite) {
+    pub fn new(caller: Caller, end: ConnectionEnd) -> (Self, ToWrite) {
         let (frames, of_frames) = mpsc::channel(EVENTS_MAX + REQUESTS_MAX);
         let (events, of_events) = mpsc::channel(QUEUE_MAX);
         let out = Self {
             frames,
             events,
             end,
+            caller,
         };
         let to_write = ToWrite {
             frames: of_frames,
@@ -144,6 +143,11 @@ impl HeldConnection {
         out.is_some_and(|out| out.events.same_channel(&self.out.events))
     }
 
+    /// Whose it is.
+    pub(super) fn caller(&self) -> Caller {
+        self.out.caller
+    }
+
     pub(super) fn end(&self) -> ConnectionEnd {
         self.out.end.clone()
     }
@@ -164,6 +168,11 @@ impl HeldConnection {
 }
 
 impl Reply {
+    /// Who asks.
+    pub(super) fn caller(&self) -> Option<Caller> {
+        self.out.as_ref().map(|out| out.caller)
+    }
+
     pub(super) fn new(id: String, out: ConnectionOut, counts: Arc<OwnedSemaphorePermit>) -> Self {
         Self {
             id,

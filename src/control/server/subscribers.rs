@@ -10,22 +10,24 @@ use tokio::sync::mpsc;
 use super::places::OWN_MAX;
 use super::queued_event::{QUEUE_MAX, QueuedEvent};
 use super::reply::{HeldConnection, Outgoing, Reply};
-use crate::control::counters::{ControlCounters, count};
+use crate::control::access::Caller;
+use crate::control::counters::ControlCounters;
 use crate::control::protocol::{
     EventName, Failure, FailureCode, GatewayEvent, LogEvent, ShutdownEvent, Subscribed, Topic,
 };
 use crate::os::mutex::lock;
 use crate::text::log_tap;
 
-/// The same in bytes: so many subscribers as there are places hold less than a hundred megabytes.
+/// The same in bytes: as many subscribers as there may be hold 128 megabytes, if none of them reads.
 pub const QUEUE_BYTES_MAX: usize = 512 * 1024;
 
 /// Lines of the log are left out where more than this part of the queue is taken: a sidecar that
 /// prints without end drops nobody, and the other events have the rest.
 const LOG_PART: usize = 2;
 
-/// So many may follow at once: half of the connections that the control socket takes, so that with
-/// the leases, which may have a quarter, gatewayctl can always connect.
+/// So many may follow at once over the control socket: half of the connections that it takes, so that
+/// with the leases, which may have a quarter, gatewayctl can always connect. As many again may follow
+/// over WebSocket.
 const SUBSCRIBERS_MAX: usize = OWN_MAX / 2;
 
 /// All who follow this process.
@@ -159,9 +161,6 @@ impl Subscribers {
         let all = self.clone();
         tokio::spawn(async move {
             end.gone.cancelled().await;
-            if end.slow.is_cancelled() {
-                count(&all.0.counters.dropped);
-            }
             all.0.counters.subscribers.fetch_sub(1, Ordering::Relaxed);
             let mut table = lock(&all.0.table);
             table.all.retain(|one| one.number != number);
@@ -236,7 +235,9 @@ impl Table {
 
     /// Why nobody else may subscribe on this connection.
     fn admits(&self, reply: &Reply) -> Result<(), String> {
-        if self.all.len() >= SUBSCRIBERS_MAX {
+        let remote = reply.caller().is_some_and(Caller::is_remote);
+        let alike = { self.all.iter() }.filter(|one| one.connection.caller().is_remote() == remote);
+        if alike.count() >= SUBSCRIBERS_MAX {
             return Err(format!("there are {SUBSCRIBERS_MAX} subscribers already"));
         }
         match self.all.iter().any(|one| one.connection.is_of(reply)) {

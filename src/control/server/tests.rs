@@ -22,6 +22,7 @@ struct TestServer {
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
     calls: mpsc::Receiver<Call>,
+    counters: Arc<ControlCounters>,
 }
 
 fn fixture() -> TestServer {
@@ -30,13 +31,15 @@ fn fixture() -> TestServer {
     let listener = UnixListener::from_std(bind(&path).unwrap()).unwrap();
     let (sender, calls) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, sender, stop.clone()));
+    let counters = Arc::new(ControlCounters::default());
+    let server = tokio::spawn(serve(listener, sender, Arc::clone(&counters), stop.clone()));
     TestServer {
         _dir: dir,
         path,
         stop,
         server,
         calls,
+        counters,
     }
 }
 
@@ -73,8 +76,13 @@ async fn a_call_has_progress_and_an_answer_and_its_caller_is_known() {
     let answering = async {
         let call = fixture.calls.recv().await.unwrap();
         assert_eq!(call.method, forced);
-        assert_eq!(call.caller.uid, nix::unistd::geteuid().as_raw());
-        assert_eq!(call.caller.pid, i32::try_from(std::process::id()).unwrap());
+        assert_eq!(
+            call.caller,
+            Caller::Local {
+                uid: nix::unistd::geteuid().as_raw(),
+                pid: i32::try_from(std::process::id()).unwrap()
+            }
+        );
         call.reply.progress(&step(ProgressStage::Starting));
         call.reply.done(&outcome());
     };
@@ -187,10 +195,10 @@ async fn a_subscriber_whose_queue_is_full_is_dropped_and_the_others_are_told_eve
         let told = reader.next_event().await.unwrap().unwrap();
         assert_eq!((told.seq, told.event), (number, event(number)));
     }
-    while counters.dropped.load(Ordering::Relaxed) == 0 {
+    while counters.subscribers.load(Ordering::Relaxed) > 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(counters.subscribers.load(Ordering::Relaxed), 1);
+    assert_eq!(fixture.counters.dropped.load(Ordering::Relaxed), 1);
     subscribers.announce(Some(ShutdownEvent {
         reason: ShutdownReason::Stop,
         restart_expected_ms: None,

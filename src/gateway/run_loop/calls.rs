@@ -11,11 +11,12 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use crate::config::Dur;
+use crate::control::access::Caller;
 use crate::control::protocol::{
     AskedRestart, GatewayEvent, LastRestart, Method, RestartEvent, RestartParams, SecretsAnswer,
     SidecarRestartParams,
 };
-use crate::control::server::{Call, Caller, Reply};
+use crate::control::server::{Call, Reply};
 use crate::gateway::clients_watch::ClientsWatch;
 use crate::gateway::generation::Generation;
 use crate::gateway::lifecycle::{
@@ -122,7 +123,7 @@ impl Gateway {
             caller,
             reply,
         } = call;
-        let by = format!("uid {} (pid {})", caller.uid, caller.pid);
+        let by = caller.to_string();
         let handed_over = matches!(self.machine.phase(), Phase::Yielded { .. });
         match method {
             Method::Status => reply.done(&self.status()),
@@ -149,8 +150,7 @@ impl Gateway {
                 let why = cut_reason(&self.context.redactor.text(params.why.trim()));
                 let ttl = params.ttl_ms.map(Duration::from_millis);
                 let ttl = ttl.map(|ttl| ttl.min(Dur::LONGEST));
-                let pid = u32::try_from(caller.pid).unwrap_or(0);
-                self.leases.grant(why, ttl, pid, reply);
+                self.leases.grant(why, ttl, caller, reply);
             }
             Method::Secrets(params) => self.show_secrets(&params.sidecar, &by, reply),
             Method::Recover => self.recover(caller, reply),
@@ -360,10 +360,7 @@ impl Gateway {
 
     /// A recovery that is asked for begins.
     fn try_again(&mut self, caller: Caller, reply: Reply) {
-        info!(
-            "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
-            caller.uid, caller.pid
-        );
+        info!("[gateway] recover asked by {caller}: trying the sidecars");
         let id = self.requests.next_id();
         let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
         let (kind, reason) = (RequestKindName::Recover, "gatewayctl recover".to_owned());

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::Gateway;
 use super::status::sidecar_status;
 use crate::control::protocol::{
-    CutEvent, DrainStatus, DrainedEvent, DrainingEvent, GatewayEvent, SidecarEvent, StateEvent,
-    SubscribeParams,
+    CutEvent, DrainStatus, DrainedEvent, DrainingEvent, GatewayEvent, ShutdownReason, SidecarEvent,
+    StateEvent, SubscribeParams,
 };
-use crate::control::server::Reply;
+use crate::control::server::{Outlook, Reply};
 use crate::gateway::event_feed::{AnnouncedEnd, GatewayStanding};
 use crate::gateway::lifecycle::Phase;
 use crate::gateway::progress::CutWork;
@@ -40,8 +40,20 @@ impl Gateway {
         }
         // They are told the end of the restart that led to the other process, where its clients are waited
         // for.
-        if matches!(self.machine.phase(), Phase::Yielded { .. }) && !self.requests.owes_answers() {
+        let moved =
+            matches!(self.machine.phase(), Phase::Yielded { .. }) && !self.requests.owes_answers();
+        if moved {
             self.feed.subscribers.close();
+        }
+        if let Some(end) = end {
+            self.context.front.control.announce(match end {
+                _ if moved => Outlook::Moved,
+                AnnouncedEnd::None => Outlook::Open,
+                AnnouncedEnd::Restart | AnnouncedEnd::Replaced => {
+                    Outlook::Ends(ShutdownReason::Restart)
+                }
+                AnnouncedEnd::Stop => Outlook::Ends(ShutdownReason::Stop),
+            });
         }
     }
 

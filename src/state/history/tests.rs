@@ -13,6 +13,7 @@ fn request(id: &str) -> HistoryEntry {
             uid: Some(1000),
             pid: 7,
             program: Some("gatewayctl".to_owned()),
+            token: None,
         },
         reason: "why not".to_owned(),
         strategy: StrategyName::InProcess,

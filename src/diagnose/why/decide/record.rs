@@ -119,6 +119,6 @@ fn requester(who: &Requester, reason: &str) -> String {
     match who.uid {
         Some(uid) => format!("uid {uid} ({program}pid {})", who.pid),
         None if reason.parse::<Signal>().is_ok() => "the sender of the signal".to_owned(),
-        None => "an unknown user".to_owned(),
+        None => (who.token.clone()).unwrap_or_else(|| "an unknown user".to_owned()),
     }
 }

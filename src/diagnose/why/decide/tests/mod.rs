@@ -112,6 +112,7 @@ fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
             uid: Some(1000),
             pid: 7,
             program: Some("gatewayctl".into()),
+            token: None,
         },
         reason: "deploy 42".into(),
         strategy: StrategyName::Respawn,

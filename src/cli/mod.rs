@@ -11,6 +11,7 @@ mod downtime_probe;
 mod error;
 mod findings_view;
 mod known_gateway;
+mod listeners_meanwhile;
 mod log_tail;
 mod pages;
 mod patience;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::announced_restart::AnnouncedRestart;
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
+use super::listeners_meanwhile::ListenersMeanwhile;
 use super::preflight::{refuse_invalid, refuse_unrunnable};
 use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
@@ -90,6 +91,8 @@ struct ManagerRestart<'a> {
     env: Env<'a>,
     unit: Installed,
     before: UnitState,
+    /// What becomes of the listeners while no gateway runs.
+    listeners: ListenersMeanwhile,
     /// What the gateway said; none when it does not answer.
     status: Option<Status>,
     /// What only a start by the manager applies.
@@ -101,9 +104,6 @@ struct ManagerRestart<'a> {
 /// Why launchd may refuse the next process of a job.
 const OTHER_NOTED: &str =
     "the program was replaced, and launchd may start only the one that it has noted";
-
-/// What a load of the job costs.
-const CLOSES: &str = "which closes the listeners for a moment";
 
 /// Restarts an installed gateway through its service manager, and starts one that is stopped. None
 /// when the control socket is to be used instead: the gateway answers, `--force` was not given, and
@@ -126,21 +126,15 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         Ok(status) if status.instance != unit.instance => return Ok(None),
         Ok(status) => {
             unapplied = only_by_manager(&env, &unit, status).await;
-            let life = service::JobLife::look(&unit).await;
-            let refuses_next = matches!(&life, Ok(Some(life)) if life.refuses_next());
             // It restarts itself.
             if unapplied.is_empty() && !args.force {
-                if refuses_next {
+                let life = service::JobLife::look(&unit).await;
+                if matches!(&life, Ok(Some(life)) if life.refuses_next()) {
                     ctx.ui.progress(&format!(
-                        "{OTHER_NOTED}: `gatewayctl restart --force` loads the job anew, {CLOSES}"
+                        "{OTHER_NOTED}: `gatewayctl restart --force` loads the job anew, which closes the listeners for a moment"
                     ));
                 }
                 return Ok(None);
-            }
-            if refuses_next {
-                ctx.ui.progress(&format!(
-                    "plan: {OTHER_NOTED}; so the job is loaded anew, {CLOSES}"
-                ));
             }
         }
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
@@ -160,18 +154,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         );
         return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
-    if unit.manager == ServiceManagerKind::Launchd {
-        let intent = announce(&service::state_dirs(&env, &unit), before.main_pid, args);
-        let done = tokio::select! {
-            done = through_launchd(ctx, &env, &unit, &before) => done,
-            () = interrupted() => Err(Exit::StillBusy
-                .error("interrupted while launchd restarts the job; the next command of gatewayctl goes on with it")
-                .with_help(status_of(&unit))),
-        };
-        // The process that it was for has read it, or there was none.
-        drop(intent);
-        return done.map(Some);
-    }
+    service::refuse_inside(&unit, &before, "restart")?;
     refuse_unrunnable(&env, &unit).await?;
     service::check_variables(&env, &unit).await?;
     let (status, silent) = match answer {
@@ -182,9 +165,10 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         ctx,
         args,
         env: Env::real(),
+        status,
+        listeners: ListenersMeanwhile::of(&unit, &before).await,
         unit,
         before,
-        status,
         unapplied,
         stage: Cell::new("nothing was done yet"),
     };
@@ -196,36 +180,6 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         done = this.carry_out() => done.map(Some),
         () = interrupted() => Err(this.interrupted()),
     }
-}
-
-/// launchd ends the process and starts the next one, and loads the job anew where that has changed. Nobody is
-/// looked for on its address: launchd follows its process to the end, and a load waits for that.
-async fn through_launchd(
-    ctx: &Context,
-    env: &Env<'_>,
-    unit: &Installed,
-    before: &UnitState,
-) -> Result<Exit, CliError> {
-    let begun = Instant::now();
-    let driven = service::restart(env, unit, &|line| ctx.ui.progress(line)).await?;
-    let (name, pid) = (&driven.service.unit, driven.pid);
-    ctx.ui
-        .say(format!("{name}: {} (pid {pid})", driven.outcome));
-    ctx.ui.object(&ManagerRestartAnswer {
-        driven: &driven,
-        pid_before: before.main_pid,
-        took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        probe: None,
-        clean: &CleanReport {
-            addresses: Vec::new(),
-            killed: Vec::new(),
-            kept: Vec::new(),
-            state: AddressState::Ours,
-            dry_run: true,
-        },
-        applied: &[],
-    });
-    Ok(Exit::Done)
 }
 
 async fn answer(ctx: &Context) -> Result<Status, CliError> {
@@ -263,11 +217,13 @@ impl ManagerRestart<'_> {
                 format!("plan: a gateway that runs by hand is asked to stop, and {unit} is started")
             }
             (None, false) => format!(
-                "plan: the service manager ends {unit} and starts it; new connections wait meanwhile"
+                "plan: the service manager ends {unit} and starts it; {}",
+                self.listeners
             ),
             (Some(_), true) => format!("plan: {unit} is stopped, so it is started"),
             (Some(why), false) => format!(
-                "plan: {why}; so the service manager ends and starts it, and new connections wait meanwhile"
+                "plan: {why}; so the service manager ends and starts it; {}",
+                self.listeners
             ),
         }
     }
@@ -286,7 +242,12 @@ impl ManagerRestart<'_> {
             service::read_units(&self.env, &self.unit).await?;
         }
         let intent = announce(&claim.state, self.before.main_pid, self.args);
-        self.stage.set("the service manager goes on with it");
+        self.stage.set(match self.unit.manager {
+            ServiceManagerKind::Systemd => "the service manager goes on with it",
+            ServiceManagerKind::Launchd => {
+                "launchd restarts the job; the next command of gatewayctl goes on with it"
+            }
+        });
         let driven = service::restart(&self.env, &self.unit, &step).await?;
         // The process that it was for has read it, or there was none.
         drop(intent);

@@ -88,6 +88,9 @@ fn taken(listen: &Listen) -> String {
         Holder::Seen(process) if process.is_systemd() => {
             "it holds it for a socket unit, which `systemctl list-sockets` names".to_owned()
         }
+        Holder::Seen(process) if process.is_launchd() => {
+            "it holds it for a job, which has it as long as it is loaded: `launchctl bootout` ends that".to_owned()
+        }
         Holder::Seen(process) => format!("`{}` ends it", process.stop_command()),
         Holder::Hidden(_) => format!("`sudo ss -ltnp 'sport = :{port}'` names it"),
     };

@@ -51,7 +51,8 @@ pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstall
 pub use rights::{Rights, as_user, more_rights};
 pub use start_facts::ServiceProcess;
 pub use start_stop::{
-    configuration, is_inside, read_configuration, restart, run_outside, select, start, state, stop,
+    configuration, is_inside, read_configuration, refuse_inside, restart, run_outside, select,
+    start, state, stop,
 };
 pub use unapplied::{
     FileRole, RunningGateway, UnappliedFile, changed, check_variables, read_units, unapplied,

@@ -16,7 +16,7 @@ use super::manager_kind::ServiceManagerKind;
 use super::report::{Driven, DrivenOutcome, Say};
 use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides, TEXT_MAX, regular_file};
-use crate::os::process::{group_of, is_within};
+use crate::os::process::{ancestors, group_of, is_within};
 use crate::state::paths::Scope;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
 
@@ -260,6 +260,19 @@ fn slow_job(doing: &str, waited: Duration, status: &str, printed: Option<String>
 /// Whether this process belongs to the service.
 pub fn is_inside(state: &UnitState) -> bool {
     is_within(&group_of(std::process::id()), &state.control_group)
+}
+
+/// Refuses what would end this process half-way: a job of launchd cannot be driven from inside, because
+/// launchd starts no process outside of a job.
+///
+/// # Errors
+/// Kind Refused from inside a job of launchd.
+pub fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> Result<(), ServiceError> {
+    let is_job = unit.manager == ServiceManagerKind::Launchd && state.main_pid != 0;
+    match is_job && ancestors(std::process::id()).contains(&state.main_pid) {
+        true => Err(inside(&unit.unit, &unit.instance, verb)),
+        false => Ok(()),
+    }
 }
 
 /// Has the service manager run `command` in a unit of its own: what is inside of the service would

@@ -126,7 +126,7 @@ fn holder(config: &Config) -> Option<String> {
     let listen = config.gateway.listen.iter();
     let mut holders = listen.flat_map(|listen| port::who(listen, &[], Depth::First));
     holders.find_map(|holder| match holder {
-        Holder::Seen(process) if !process.is_systemd() => Some(process.called()),
+        Holder::Seen(process) if !process.is_service_manager() => Some(process.called()),
         _ => None,
     })
 }

@@ -98,7 +98,7 @@ pub fn now(
     }
     if let Some(unit) = &claim.unit
         && !processes.is_empty()
-        && processes.iter().all(Process::is_systemd)
+        && processes.iter().all(Process::is_service_manager)
     {
         return AddressState::Kept(unit.name.clone());
     }
@@ -125,7 +125,7 @@ fn is_ours(
         let reason = circumstances.exemption(other);
         matches!(reason, Some(KeepCode::Main | KeepCode::InUnit))
     };
-    if process.is_systemd() {
+    if process.is_service_manager() {
         // The service stores a listener in the manager when it has bound it, maybe just now.
         let sharers = holders.sharers.get(&process.pid).into_iter().flatten();
         return claim.unit.as_ref().is_some_and(|unit| unit.holds_listeners)
@@ -158,7 +158,7 @@ impl AddressState {
             .join(", ");
         match self {
             Self::Free => format!("{at}: free"),
-            Self::Kept(unit) => format!("{at}: held by systemd for {unit}"),
+            Self::Kept(unit) => format!("{at}: held by the service manager for {unit}"),
             Self::Ours => format!("{at}: held by this gateway"),
             Self::Held(by) => format!("{at}: held by {}", by.join(", ")),
             Self::Busy(why) => format!("{at}: cannot be had: {why}"),

@@ -133,7 +133,7 @@ impl Circumstances {
         };
         [
             (pid == self.me, KeepCode::Myself),
-            (process.is_systemd(), KeepCode::Manager),
+            (process.is_service_manager(), KeepCode::Manager),
             (self.ancestors.contains(&pid), KeepCode::Ancestor),
             // In a container, a process that was brought in from outside is no child of process 1.
             (pid == 1, KeepCode::First),

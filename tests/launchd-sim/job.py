@@ -172,7 +172,7 @@ class Job:
         environment = {key: os.environ[key] for key in ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR") if key in os.environ}
         environment |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "XPC_SERVICE_NAME": self.label}
         # Of the simulator alone: the way back to it, and what launch_activate_socket(3) gives on a Mac.
-        environment |= {"LAUNCHD_SIM": self.launchd.place, "GATEWAY_LAUNCHCTL": os.path.join(os.path.dirname(__file__), "launchctl")}
+        environment |= {"GATEWAY_LAUNCHD_PID": str(os.getpid()), "LAUNCHD_SIM": self.launchd.place, "GATEWAY_LAUNCHCTL": os.path.join(os.path.dirname(__file__), "launchctl")}
         passed = {name: [listener.fileno() for listener in group] for name, group in self.sockets.items()}
         for name, numbers in passed.items():
             environment["LAUNCHD_SIM_SOCKETS"] = f"{name}={','.join(map(str, numbers))}"

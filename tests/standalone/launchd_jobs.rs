@@ -61,11 +61,11 @@ fn an_agent_lives_from_install_to_uninstall() {
     let before = mac.pid("gui");
     assert!(
         mac.must(&["restart", "--force"])
-            .contains(": restarted (pid ")
+            .contains(": restarted, pid ")
     );
     assert!(mac.serves() && mac.pid("gui") != before);
     mac.must(&["stop"]);
-    assert!(mac.must(&["restart"]).contains(": started (pid "));
+    assert!(mac.must(&["restart"]).contains(": started, pid "));
     assert!(mac.serves());
 
     mac.must(&["uninstall"]);

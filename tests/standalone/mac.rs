@@ -77,7 +77,8 @@ impl Mac {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LAUNCHD_SIM", self.dir.path())
             .env("GATEWAY_LAUNCHD_ROOT", self.root())
-            .env("GATEWAY_LAUNCHCTL", simulator().join("launchctl"));
+            .env("GATEWAY_LAUNCHCTL", simulator().join("launchctl"))
+            .env("GATEWAY_LAUNCHD_PID", self.launchd.id().to_string());
     }
 
     pub fn ctl(&self, args: &[&str]) -> Output {

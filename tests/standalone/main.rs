@@ -45,6 +45,7 @@ mod launchd_daemons;
 mod launchd_doctor;
 mod launchd_gateway;
 mod launchd_jobs;
+mod launchd_restart;
 mod launchd_update;
 mod launchd_why;
 mod leases;

@@ -32,7 +32,7 @@ pub struct WaitArgs {
     /// Until it serves its configuration with every sidecar ready, and not the last good one (the default)
     #[arg(long, group = "what")]
     pub ready: bool,
-    /// Until its addresses are free, or held by systemd for its service
+    /// Until its addresses are free, or held by the service manager for it
     #[arg(long, group = "what")]
     pub port_free: bool,
     /// Until it has exited

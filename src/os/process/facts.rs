@@ -17,6 +17,9 @@ const PROGRAM_MAX: u64 = 256 * 1024 * 1024;
 /// How much of a program is searched at a time, in bytes.
 const CHUNK: usize = 1 << 20;
 
+/// Says which process is the launchd of tests, in debug builds only.
+const TEST_LAUNCHD: &str = "GATEWAY_LAUNCHD_PID";
+
 /// A process as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -81,6 +84,20 @@ impl Process {
                 None => self.name == "systemd",
             };
         is_first || self.is_user_manager
+    }
+
+    /// Whether it is launchd, which is process 1 where it is at all.
+    pub fn is_launchd(&self) -> bool {
+        let of_tests = std::env::var(TEST_LAUNCHD).ok();
+        match of_tests.filter(|_| cfg!(debug_assertions)) {
+            Some(pid) => pid == self.pid.to_string(),
+            None => self.pid == 1 && self.name == "launchd",
+        }
+    }
+
+    /// Whether it starts services, and may hold listeners for them.
+    pub fn is_service_manager(&self) -> bool {
+        self.is_systemd() || self.is_launchd()
     }
 
     /// The control group of the innermost service that it belongs to; none in a login session,

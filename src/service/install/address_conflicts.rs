@@ -128,6 +128,10 @@ fn taken(listen: &Listen) -> ServiceError {
             format!("a socket unit, {who}"),
             "systemctl list-sockets   (which it is)".to_owned(),
         ),
+        Some(Holder::Seen(process)) if process.is_launchd() => (
+            format!("a job, {who}"),
+            "launchctl print gui/UID   (which jobs there are)".to_owned(),
+        ),
         Some(Holder::Seen(process)) => (who, format!("{}   (ends it)", process.stop_command())),
         _ => (
             who,

@@ -324,7 +324,7 @@ impl Tree {
         };
         let touchable = index != self.me
             && !self.is_above_me(index)
-            && !process.is_systemd()
+            && !process.is_service_manager()
             && !circumstances.protected.contains(&process.pid)
             && circumstances.main != Some(process.pid)
             && outside(&circumstances.unit_group)

@@ -103,7 +103,7 @@ fn others(facts: &DoctorFacts, listen: &Listen) -> Vec<AddressHolder> {
     let is_own = |process: &Process| {
         let ancestors = process::ancestors(process.pid);
         own.contains(&process.pid)
-            || process.is_systemd()
+            || process.is_service_manager()
             || in_group(process)
             || ancestors.iter().any(|pid| own.contains(pid))
     };

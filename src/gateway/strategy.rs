@@ -54,8 +54,8 @@ pub struct StrategyFacts<'a> {
     /// main process name another one.
     pub can_speak_mainpid: bool,
     /// Whether the supervisor holds every listener and starts the gateway again after an exit with
-    /// 0.
-    pub holder: bool,
+    /// 0; none where it does not say that to this user.
+    pub holder: Option<bool>,
     /// Whether launchd may refuse the program that is on disk now: it has noted the identity of another one
     /// when it loaded the job. It would hold the listeners and start nothing behind them.
     pub other_identity: bool,
@@ -67,6 +67,12 @@ pub struct StrategyFacts<'a> {
     pub waits: bool,
     /// Whether a sidecar has sessions that stay with the copy that made them.
     pub sticky: bool,
+}
+
+impl StrategyFacts<'_> {
+    fn holds(&self) -> bool {
+        self.holder == Some(true)
+    }
 }
 
 /// Where, and why there.
@@ -163,12 +169,12 @@ fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
         Supervisor::Systemd { .. } if facts.can_speak_mainpid => {
             (Strategy::Respawn { waiter: false }, "systemd can be told of a fresh main process".to_owned())
         }
-        Supervisor::Systemd { .. } if facts.holder => {
+        Supervisor::Systemd { .. } if facts.holds() => {
             (Strategy::Exit, "systemd holds the listeners and starts the next one, and cannot be told of another main process".to_owned())
         }
         Supervisor::Systemd { .. } => (Strategy::InProcess, "systemd cannot be told of another main process".to_owned()),
         Supervisor::Launchd { .. } if facts.other_identity => (Strategy::InProcess, OTHER_IDENTITY.to_owned()),
-        Supervisor::Launchd { .. } if facts.holder => (Strategy::Exit, "launchd holds the listeners and starts the next one".to_owned()),
+        Supervisor::Launchd { .. } if facts.holds() => (Strategy::Exit, "launchd holds the listeners and starts the next one".to_owned()),
         Supervisor::Launchd { .. } => (Strategy::InProcess, "launchd does not hold the listeners".to_owned()),
         Supervisor::Init => (Strategy::Respawn { waiter: false }, format!("nobody follows this pid: {}", facts.verdict.reason)),
         Supervisor::Terminal => (Strategy::InProcess, "a terminal follows this pid".to_owned()),
@@ -190,7 +196,7 @@ fn fresh(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
         || facts.no_respawn
         || matches!(facts.verdict.supervisor, Supervisor::Systemd { .. })
             && !facts.can_speak_mainpid;
-    let strategy = if by_exit && facts.holder && !facts.other_identity {
+    let strategy = if by_exit && facts.holds() && !facts.other_identity {
         Strategy::Exit
     } else {
         respawn(facts)?
@@ -205,7 +211,7 @@ fn respawn(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
                 why: format!("{OTHER_IDENTITY}: gatewayctl restart --force"),
             });
         }
-        let next = if facts.holder {
+        let next = if facts.holds() {
             "a plain restart starts a fresh process here: gatewayctl restart"
         } else {
             "a plain restart stays in this process; for a fresh one stop and start the job: gatewayctl restart --force"
@@ -226,15 +232,17 @@ fn respawn(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
 }
 
 fn exit(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
-    if facts.holder && !facts.other_identity {
+    if facts.holds() && !facts.other_identity {
         return Ok(Strategy::Exit);
     }
     let supervisor = &facts.verdict.supervisor;
-    Err(StrategyRefusal {
-        why: format!(
+    let why = match (facts.holder, supervisor) {
+        (None, Supervisor::Systemd { .. }) => "systemd does not tell this user whether it would hold the listeners and start the next one after an exit: dbus-daemon answers no temporary user (DynamicUser=); gatewayctl install --run-as USER chooses another".to_owned(),
+        _ => format!(
             "nobody would hold the listeners and start the next one after an exit (supervisor: {supervisor})"
         ),
-    })
+    };
+    Err(StrategyRefusal { why })
 }
 
 /// No more than [`MAX_DRAINERS`] older processes at once.

@@ -216,8 +216,11 @@ impl Supervision {
             no_respawn: self.no_respawn,
             can_speak_mainpid: self.notifier().active()
                 && unit.is_none_or(|unit| unit.hears_main()),
-            holder: by_launchd
-                || unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
+            holder: match (unit, &self.verdict.supervisor) {
+                _ if by_launchd => Some(true),
+                (None, Supervisor::Systemd { .. }) => None,
+                _ => Some(unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners())),
+            },
             other_identity: self.job().is_some_and(|job| job.is_pinned)
                 && self.program.as_ref().is_none_or(OwnProgram::is_replaced),
             drainers,

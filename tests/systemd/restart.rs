@@ -163,6 +163,31 @@ fn serves(site: &Site<'_>) {
 }
 
 #[test]
+fn an_exit_that_is_not_made_because_the_bus_answers_no_temporary_user_is_explained() {
+    let Some(systemd) = prepared("silent-bus") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    let plan = |more: &[&str], config: &str| {
+        site.install(more);
+        let kept = site.systemd.read(&site.config()).unwrap();
+        site.systemd
+            .write(&site.config(), &format!("{config}\n{kept}"));
+        site.must_systemctl(&["restart", "gateway"]);
+        site.must(&["gatewayctl", "status"])
+    };
+    let status = plan(&[], "restart.mode = \"exit\"");
+    // dbus-broker answers it.
+    assert!(
+        status.contains("restarts    exit: ") || status.contains("--run-as USER chooses another"),
+        "{status}"
+    );
+    let app = systemd.add_plain_user("app");
+    let status = plan(&["--run-as", &app.name], "");
+    assert!(status.contains("restarts    exit: "), "{status}");
+}
+
+#[test]
 fn a_restart_by_force_comes_out_right_whatever_is_in_the_way() {
     by_force(Base::Machine);
 }

@@ -20,7 +20,7 @@ fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
         update: false,
         no_respawn: false,
         can_speak_mainpid: false,
-        holder: false,
+        holder: Some(false),
         other_identity: false,
         drainers: 0,
         by_own_means: false,
@@ -42,7 +42,7 @@ fn launchd() -> SupervisorVerdict {
 
 fn held<'a>(verdict: &'a SupervisorVerdict) -> StrategyFacts<'a> {
     StrategyFacts {
-        holder: true,
+        holder: Some(true),
         ..facts(verdict)
     }
 }
@@ -120,7 +120,7 @@ fn systemd_is_told_of_a_fresh_process_or_starts_it() {
     ] {
         let facts = StrategyFacts {
             can_speak_mainpid: told,
-            holder,
+            holder: Some(holder),
             ..facts(&verdict)
         };
         assert_eq!(strategy(facts), Some(plain), "{told} {holder}");
@@ -172,6 +172,13 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
             .contains("mode is not followed: nobody would hold the listeners"),
         "{choice}"
     );
+    let silent = StrategyFacts {
+        holder: None,
+        ..exit
+    };
+    let choice = choose(&silent).unwrap();
+    assert_eq!(choice.strategy, RESPAWN);
+    assert!(choice.why.contains("--run-as USER"), "{choice}");
     let launchd = launchd();
     let respawn = with_mode(RestartMode::Respawn, held(&launchd));
     assert_eq!(strategy(respawn), Some(EXIT));

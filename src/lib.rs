@@ -30,7 +30,7 @@
 //! # Map
 //!
 //! Layers, from the bottom to the top. A module imports only modules above it in this table;
-//! `service`, `diagnose` and `cli` do not import `gateway`: they speak to a gateway only through
+//! `service`, `diagnose`, `bench` and `cli` do not import `gateway`: they speak to a gateway only through
 //! its control socket, its state files and the service manager.
 //!
 //! | module | what it does |
@@ -49,6 +49,7 @@
 //! | [`gateway`] | generations, the lifecycle machine, hand-over, recovery, and the run loop |
 //! | [`service`] | installs and drives a service under systemd or launchd |
 //! | [`diagnose`] | facts in, findings out: `doctor` and `why` |
+//! | [`bench`] | the ruler: what a restart does to the clients of a server |
 //! | [`cli`] | the command lines of both programs |
 //!
 //! # Three walks
@@ -141,6 +142,7 @@
 //! | `PidFd` | twins for Linux and macOS, of which one is compiled |
 //! | `Watcher` | twins for Linux and macOS, of which one is compiled |
 
+pub(crate) mod bench;
 pub(crate) mod cli;
 pub(crate) mod config;
 pub(crate) mod control;
@@ -173,6 +175,7 @@ pub mod programs {
 /// to the crate, so that the compiler names code that nobody uses.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::bench::stats::{middle_and_most, slope, tenths};
     pub use crate::config::environment_file::Secrets;
     pub use crate::config::{ConfigError, Dur, Listen, load, load_text, to_toml, whereabouts};
     pub use crate::control::frames::{ReadFrame, read as read_frame, write as write_frame};

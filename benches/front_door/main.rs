@@ -33,6 +33,7 @@ mod stalls;
 mod start;
 mod systemd;
 
+use gateway::internals::{middle_and_most, slope};
 use serde_json::Value;
 
 /// How much is measured.
@@ -91,23 +92,5 @@ fn main() {
 
 /// One decimal is all that these measurements are worth.
 pub fn tenths(value: f64) -> Value {
-    Value::from((value * 10.0).round() / 10.0)
-}
-
-/// The middle and the largest of some measurements.
-pub fn middle_and_most(values: &mut [f64]) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 2], values[values.len() - 1])
-}
-
-/// The least-squares slope of values one step apart.
-pub fn slope(values: &[f64]) -> f64 {
-    let count = values.len() as f64;
-    let (middle_x, middle_y) = ((count - 1.0) / 2.0, values.iter().sum::<f64>() / count);
-    let (mut up, mut down) = (0.0, 0.0);
-    for (x, y) in values.iter().enumerate() {
-        up += (x as f64 - middle_x) * (y - middle_y);
-        down += (x as f64 - middle_x).powi(2);
-    }
-    up / down
+    Value::from(gateway::internals::tenths(value))
 }

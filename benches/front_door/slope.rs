@@ -31,9 +31,9 @@ pub fn measure(size: Size) -> Value {
     json!({
         "restarts": size.slope_restarts,
         "resident, first / last MiB": format!("{:.1} / {:.1}", memory[0] / 1024.0, memory[memory.len() - 1] / 1024.0),
-        "resident, slope, KiB per restart": tenths(slope(&memory)),
+        "resident, slope, KiB per restart": slope(&memory).map(tenths),
         "open fds, first / last": format!("{} / {}", fds[0], fds[fds.len() - 1]),
-        "open fds, slope per restart": (slope(&fds) * 1000.0).round() / 1000.0,
+        "open fds, slope per restart": slope(&fds).map(|slope| (slope * 1000.0).round() / 1000.0),
         "failed requests meanwhile": report.failures(),
     })
 }

@@ -10,6 +10,7 @@ pub mod commands;
 mod downtime_probe;
 mod error;
 mod findings_view;
+mod interrupt;
 mod known_gateway;
 mod listeners_meanwhile;
 mod log_tail;
@@ -115,6 +116,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
         CtlCommand::Config(command) => commands::config::config(ctx, command).await,
+        CtlCommand::Bench(command) => commands::bench::bench(ctx, command).await,
         CtlCommand::Demo(args) => commands::demo::demo(ctx, args).await,
         CtlCommand::Presets => Ok(commands::presets::presets(ctx)),
         CtlCommand::Completions(args) => Ok(commands::completions::completions(ctx, args)),

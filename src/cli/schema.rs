@@ -25,6 +25,7 @@ use super::findings_view::DoctorReport;
 use super::restart_report::RestartAnswer;
 use super::restart_via_manager::{ManagerRestartAnswer, ScheduledRestart};
 use super::ui::Text;
+use crate::bench::payload::RestartBenchAnswer;
 use crate::control::protocol::GatewayEvent;
 use crate::service::{Driven, InstallReport, Uninstalled};
 use crate::text::roff::escape;
@@ -48,7 +49,7 @@ fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema
     }
 }
 
-fn answers() -> [AnswerSchema; 29] {
+fn answers() -> [AnswerSchema; 30] {
     [
         of::<ErrorAnswer>("error", "every command, when it fails"),
         of::<StatusAnswer>("status", "status of a gateway that answers"),
@@ -92,6 +93,7 @@ fn answers() -> [AnswerSchema; 29] {
         of::<SecretLinesAnswer>("secrets", "logs --show-secrets"),
         of::<PresetsAnswer>("presets", "presets"),
         of::<DemoAnswer>("demo", "demo"),
+        of::<RestartBenchAnswer>("bench-restart", "bench restart"),
         of::<Text>(
             "text",
             "completions, man without a directory, config init --stdout",

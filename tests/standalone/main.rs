@@ -6,6 +6,7 @@ mod access_log;
 mod address_limits;
 mod answers;
 mod bad_input;
+mod bench;
 mod clean;
 mod clients_leave;
 mod clients_seen;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::bench::BenchCommand;
 use super::inspect::{
     CleanArgs, DoctorArgs, EventsArgs, HistoryArgs, ListArgs, LogsArgs, StatusArgs, WaitArgs,
 };
@@ -197,6 +198,9 @@ pub enum CtlCommand {
     /// shows half a second, each mark a request; the numbers are at the end. Exits with 0 if no request
     /// failed. Ctrl-C ends it, and leaves nothing either.
     Demo(DemoArgs),
+    /// Measure restarts, with gateways of its own
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Show what well-known servers need, and how they restart by themselves
     ///
     /// For each server that is known: the flags of gateway run and gatewayctl install that it needs, its

@@ -1,6 +1,7 @@
 //! The command lines of both programs, declared. `--help`, completions and man pages are generated
 //! from these definitions.
 
+mod bench;
 mod gateway;
 mod gatewayctl;
 mod inspect;
@@ -9,6 +10,7 @@ mod restart;
 mod service;
 mod tips;
 
+pub use bench::{BenchCommand, BenchRestartArgs};
 pub use gateway::{GatewayCli, GatewayCommand};
 pub use gatewayctl::{
     Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, DemoArgs, Global, InitArgs, ManArgs,

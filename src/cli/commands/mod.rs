@@ -1,5 +1,6 @@
 //! The commands of gatewayctl, one file each.
 
+pub mod bench;
 pub mod clean;
 pub mod completions;
 pub mod config;

@@ -73,6 +73,17 @@ pub fn cpu_ms(pid: u32) -> Option<u64> {
     ticks.saturating_mul(1000).checked_div(per_second)
 }
 
+/// How many threads a process has.
+pub fn threads(pid: u32) -> Option<u64> {
+    stat_field(pid, 20)
+}
+
+/// How many descriptors a process has open; none where they may not be read.
+pub fn descriptors(pid: u32) -> Option<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(entries.count() as u64)
+}
+
 /// The exit code of a zombie; none for one that a signal ended, and where that may not be read.
 pub fn exit_code(pid: u32) -> Option<u8> {
     let status = stat_field(pid, 52)?;

@@ -53,6 +53,14 @@ pub fn cpu_ms(_: u32) -> Option<u64> {
     None
 }
 
+pub fn threads(_: u32) -> Option<u64> {
+    None
+}
+
+pub fn descriptors(_: u32) -> Option<u64> {
+    None
+}
+
 pub fn exit_code(_: u32) -> Option<u8> {
     None
 }

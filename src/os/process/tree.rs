@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Stat;
-use super::kernel::{all, cpu_ms, resident};
+use super::kernel::{all, cpu_ms, descriptors, resident, threads};
 
 /// A longer list of ancestors is a loop: /proc changes while it is read.
 const HOPS: usize = 32;
@@ -64,6 +64,16 @@ impl ProcessTable {
     /// there are none, or where the system does not tell.
     pub fn cpu_ms(&self, root: u32) -> Option<u64> {
         self.sum(root, cpu_ms)
+    }
+
+    /// The threads of the same; none as above.
+    pub fn threads(&self, root: u32) -> Option<u64> {
+        self.sum(root, threads)
+    }
+
+    /// The open descriptors of the same, as far as they may be counted; none as above.
+    pub fn open_descriptors(&self, root: u32) -> Option<u64> {
+        self.sum(root, descriptors)
     }
 
     fn sum(&self, root: u32, of: impl Fn(u32) -> Option<u64>) -> Option<u64> {

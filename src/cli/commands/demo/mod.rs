@@ -4,19 +4,19 @@
 mod gateway;
 mod load;
 mod picture;
-mod server;
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use self::gateway::{DemoGateway, DemoRestart};
 use self::load::Load;
 use self::picture::{Picture, Seen};
+use crate::bench::server::{ServerPace, serve};
 use crate::cli::args::DemoArgs;
+use crate::cli::interrupt::{Interrupts, interrupted};
 use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::{CliError, Context, Exit};
 use crate::text::human::{count, span};
@@ -24,8 +24,12 @@ use crate::text::human::{count, span};
 /// How long the requests that are under way at the end may take: longer than a restart holds them here.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// The exit code of a command that Ctrl-C ended, as shells have it.
-const INTERRUPTED: u8 = 130;
+/// Its server: a second to start, as one that loads its code and opens its database: a client would see
+/// that as a gap. And some time for each answer, so that a restart finds requests under way.
+const PACE: ServerPace = ServerPace {
+    loads: Duration::from_secs(1),
+    works: Duration::from_millis(20),
+};
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -59,25 +63,16 @@ struct ShownRestart {
 /// [`Exit::Failed`] when the gateway does not start or does not restart.
 pub async fn demo(ctx: &Context, args: &DemoArgs) -> Result<Exit, CliError> {
     if let Some(port) = args.serve {
-        return server::serve(port).await;
+        let served = serve(port, PACE).await;
+        let failed = |error| Exit::Failed.error(format!("127.0.0.1:{port}: {error}"));
+        return served.map(|()| Exit::Done).map_err(failed);
     }
     let failed = |error: std::io::Error| Exit::Failed.error(format!("cannot begin: {error}"));
-    let mut ends = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ]
-    .map(|kind| signal(kind));
-    let [interrupt, terminate, hang_up] = &mut ends;
-    let (Ok(interrupt), Ok(terminate), Ok(hang_up)) = (interrupt, terminate, hang_up) else {
-        return Err(Exit::Failed.error("cannot begin: the signals that end it cannot be heard"));
-    };
+    let mut interrupts = Interrupts::hear()?;
     let mut gateway = DemoGateway::start().map_err(failed)?;
     let shown = tokio::select! {
         shown = show(ctx, args.time.0, &gateway) => shown,
-        _ = interrupt.recv() => Ok(None),
-        _ = terminate.recv() => Ok(None),
-        _ = hang_up.recv() => Ok(None),
+        () = interrupts.heard() => Ok(None),
     };
     let shown =
         shown.map_err(|error| error.quoting(gateway.last_lines().iter().map(String::as_str)));
@@ -87,11 +82,7 @@ pub async fn demo(ctx: &Context, args: &DemoArgs) -> Result<Exit, CliError> {
             ctx.ui.object(&answer);
             Ok(if answer.ok { Exit::Done } else { Exit::Failed })
         }
-        None => {
-            let error = Exit::Command(INTERRUPTED)
-                .error("interrupted; the gateway of the demo has ended, and its files are gone");
-            Err(error)
-        }
+        None => Err(interrupted("the gateway of the demo")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server of the demo: it takes a second to start, and a little time for each answer.
+//! A small server to stand behind a gateway: a second process of this program.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,36 +8,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::cli::{CliError, Exit};
-
-/// As a server that loads its code and opens its database: a client would see that as a gap.
-const LOADS: Duration = Duration::from_secs(1);
-
-/// As a server that does something: a restart finds requests under way.
-const WORKS: Duration = Duration::from_millis(20);
-
-/// The clients of the demo send less.
+/// The clients send less.
 const HEAD_MAX: usize = 8 * 1024;
+
+/// How fast it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerPace {
+    /// Until it listens.
+    pub loads: Duration,
+    /// For each answer.
+    pub works: Duration,
+}
 
 /// Serves until a signal ends this process.
 ///
 /// # Errors
-/// [`Exit::Failed`] when it cannot listen on the port.
-pub async fn serve(port: u16) -> Result<Exit, CliError> {
-    sleep(LOADS).await;
-    let failed = |error: io::Error| Exit::Failed.error(format!("127.0.0.1:{port}: {error}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .map_err(failed)?;
+/// When it cannot listen on the port.
+pub async fn serve(port: u16, pace: ServerPace) -> io::Result<()> {
+    sleep(pace.loads).await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     loop {
-        let (stream, _) = listener.accept().await.map_err(failed)?;
+        let (stream, _) = listener.accept().await?;
         // A client that leaves is no failure.
-        tokio::spawn(async move { drop(answer(stream).await) });
+        tokio::spawn(async move { drop(answer(stream, pace.works).await) });
     }
 }
 
 /// Answers the requests of a connection, which have no body.
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, works: Duration) -> io::Result<()> {
     let mut head = Vec::new();
     loop {
         let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
@@ -48,7 +46,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
         };
         let is_head = head.starts_with(b"HEAD ");
         head.drain(..end + 4);
-        sleep(WORKS).await;
+        sleep(works).await;
         let body = format!("pid {}\n", std::process::id());
         let mut response = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",

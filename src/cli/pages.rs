@@ -94,8 +94,8 @@ mod tests {
 
     use super::*;
     use crate::control::protocol::{
-        DrainCause, EventName, FailureCode, RecoveryRung, ReleaseCause, SidecarStateName, Stage,
-        Topic,
+        DrainCause, EventName, FailureCode, MethodName, RecoveryRung, ReleaseCause,
+        SidecarStateName, Stage, Topic,
     };
     use crate::stale::{EndProof, KeepCode};
     use crate::state::history::PreviousEnd;
@@ -342,6 +342,9 @@ mod tests {
             .collect();
         for code in all::<FailureCode>() {
             assert!(codes.contains(&code.as_str()), "{code} in {codes:?}");
+        }
+        for method in all::<MethodName>() {
+            assert!(page.contains(&format!(".SS {method}\n")), "{method}");
         }
         let events = behind(&page, ".SS inhibit");
         for event in all_but(&[EventName::Progress]) {

@@ -75,6 +75,7 @@ impl FakeGateway {
                     // The connection is held by the answer's receiver alone, and so is the lease.
                     Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
                     Method::Secrets(_) => call.reply.done(&SecretsAnswer { lines: Vec::new() }),
+                    Method::Hello(_) => call.reply.done(&serde_json::json!({})),
                     Method::Subscribe(params) => subscribers.add(params.topics(), &[], call.reply),
                     Method::Recover => {
                         let message = "nothing to recover from";

@@ -21,26 +21,45 @@ pub enum ReadFrame {
     End,
 }
 
-/// Reads the next frame; skips empty lines, and a last line without its newline, which was cut.
+/// A line of a stream.
+#[derive(Debug)]
+pub enum ReadLine {
+    Text(Vec<u8>),
+    /// It is over [`FRAME_MAX`]; the stream cannot be read further.
+    TooLong,
+    End,
+}
+
+/// Reads the next frame.
 pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFrame> {
+    Ok(match read_line(stream).await? {
+        ReadLine::Text(text) => match serde_json::from_slice(&text) {
+            Ok(frame) => ReadFrame::Frame(frame),
+            Err(error) => ReadFrame::Garbage(error.to_string()),
+        },
+        ReadLine::TooLong => ReadFrame::TooLong,
+        ReadLine::End => ReadFrame::End,
+    })
+}
+
+/// Reads the next line; skips empty ones, and a last one without its newline, which was cut.
+pub async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadLine> {
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut limited = (&mut *stream).take(FRAME_MAX as u64 + 1);
         limited.read_until(b'\n', &mut line).await?;
         if line.len() > FRAME_MAX {
-            return Ok(ReadFrame::TooLong);
+            return Ok(ReadLine::TooLong);
         }
         let Some(text) = line.strip_suffix(b"\n") else {
-            return Ok(ReadFrame::End);
+            return Ok(ReadLine::End);
         };
         if text.trim_ascii().is_empty() {
             continue;
         }
-        return Ok(match serde_json::from_slice(text) {
-            Ok(frame) => ReadFrame::Frame(frame),
-            Err(error) => ReadFrame::Garbage(error.to_string()),
-        });
+        line.pop();
+        return Ok(ReadLine::Text(line));
     }
 }
 
@@ -50,9 +69,17 @@ pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFr
 /// # Errors
 /// Also for such a request.
 pub async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
-    let Some(mut line) = text_of(frame)? else {
-        return Ok(());
-    };
+    match text_of(frame)? {
+        Some(text) => write_line(stream, text).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes a text and a newline.
+pub async fn write_line(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut line: String,
+) -> io::Result<()> {
     line.push('\n');
     stream.write_all(line.as_bytes()).await
 }

@@ -41,6 +41,7 @@ mod impostor;
 mod intents;
 mod interim;
 mod internal_errors;
+mod json_rpc;
 mod launchd;
 mod launchd_daemons;
 mod launchd_doctor;

@@ -27,6 +27,8 @@ words! {
         UnknownMethod = "unknown_method",
         /// The client's token does not allow this method.
         Forbidden = "forbidden",
+        /// No version of the protocol that both sides speak.
+        Unsupported = "unsupported",
         /// Refused in the present state, as a restart while stopping.
         Rejected = "rejected",
         /// The configuration is invalid; nothing was changed.

@@ -5,6 +5,8 @@
 
 mod events;
 mod failure;
+mod hello;
+pub mod json_rpc;
 mod lease;
 mod restart;
 mod secrets;
@@ -19,6 +21,7 @@ pub use self::events::{
     Subscribed, Topic,
 };
 pub use self::failure::{Failure, FailureCode};
+pub use self::hello::{Hello, HelloParams};
 pub use self::lease::{
     DrainCause, DrainEvent, InhibitParams, Lease, LeaseStatus, ReleaseCause, ReleaseNotice,
 };
@@ -32,7 +35,7 @@ pub use self::status::{
     Stage, Status,
 };
 use super::access::Authority;
-use crate::text::words::words;
+use crate::text::words::{Words, words};
 
 /// The version of this protocol, carried in every status.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -80,9 +83,53 @@ pub enum Frame {
     },
 }
 
+words! {
+    /// The name of a [`Method`].
+    pub enum MethodName {
+        /// Which version both sides speak.
+        Hello = "hello",
+        /// How things stand.
+        Status = "status",
+        /// The next generation.
+        Restart = "restart",
+        /// One sidecar anew.
+        RestartSidecar = "restart_sidecar",
+        /// The configuration anew.
+        Reload = "reload",
+        /// The end.
+        Stop = "stop",
+        /// A lease.
+        Inhibit = "inhibit",
+        /// Lines with secrets.
+        Secrets = "secrets",
+        /// Out of safe mode.
+        Recover = "recover",
+        /// Events.
+        Subscribe = "subscribe",
+    }
+}
+
+impl MethodName {
+    /// What a client must be allowed to do, to ask for this.
+    pub fn needs(self) -> Authority {
+        match self {
+            Self::Hello | Self::Status | Self::Subscribe => Authority::Reader,
+            Self::Restart
+            | Self::RestartSidecar
+            | Self::Reload
+            | Self::Stop
+            | Self::Inhibit
+            | Self::Secrets
+            | Self::Recover => Authority::Owner,
+        }
+    }
+}
+
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
+    /// `hello`: a [`Hello`].
+    Hello(HelloParams),
     /// `status`: a [`Status`].
     Status,
     /// `restart`: progress events, then an [`Outcome`].
@@ -111,62 +158,68 @@ impl Method {
         let bad = |error: serde_json::Error| {
             Failure::new(FailureCode::BadRequest, format!("{name}: {error}"))
         };
-        Ok(match name {
-            "status" => Self::Status,
-            "restart" if params.is_null() => Self::Restart(RestartParams::default()),
-            "restart" => {
+        let Some(method) = MethodName::from_word(name) else {
+            let message = format!("there is no method `{name}`");
+            return Err(Failure::new(FailureCode::UnknownMethod, message));
+        };
+        if params.is_array() {
+            let message = format!("{name}: parameters have names");
+            return Err(Failure::new(FailureCode::BadRequest, message));
+        }
+        let absent = params.is_null();
+        Ok(match method {
+            MethodName::Hello if absent => Self::Hello(HelloParams::default()),
+            MethodName::Hello => Self::Hello(serde_json::from_value(params).map_err(bad)?),
+            MethodName::Status => Self::Status,
+            MethodName::Restart if absent => Self::Restart(RestartParams::default()),
+            MethodName::Restart => {
                 let params: RestartParams = serde_json::from_value(params).map_err(bad)?;
                 Self::Restart(params.checked()?)
             }
-            "restart_sidecar" => {
+            MethodName::RestartSidecar => {
                 let params: SidecarRestartParams = serde_json::from_value(params).map_err(bad)?;
                 Self::RestartSidecar(params.checked()?)
             }
-            "reload" => Self::Reload,
-            "stop" => Self::Stop,
-            "inhibit" => {
+            MethodName::Reload => Self::Reload,
+            MethodName::Stop => Self::Stop,
+            MethodName::Inhibit => {
                 let params: InhibitParams = serde_json::from_value(params).map_err(bad)?;
                 Self::Inhibit(params.checked()?)
             }
-            "secrets" => Self::Secrets(serde_json::from_value(params).map_err(bad)?),
-            "recover" => Self::Recover,
-            "subscribe" if params.is_null() => Self::Subscribe(SubscribeParams::default()),
-            "subscribe" => Self::Subscribe(serde_json::from_value(params).map_err(bad)?),
-            _ => {
-                let message = format!("there is no method `{name}`");
-                return Err(Failure::new(FailureCode::UnknownMethod, message));
-            }
+            MethodName::Secrets => Self::Secrets(serde_json::from_value(params).map_err(bad)?),
+            MethodName::Recover => Self::Recover,
+            MethodName::Subscribe if absent => Self::Subscribe(SubscribeParams::default()),
+            MethodName::Subscribe => Self::Subscribe(serde_json::from_value(params).map_err(bad)?),
         })
     }
 
-    /// What a client must be allowed to do, to ask for this.
-    pub fn needs(&self) -> Authority {
+    pub fn name(&self) -> MethodName {
         match self {
-            Self::Status | Self::Subscribe(_) => Authority::Reader,
-            Self::Restart(_)
-            | Self::RestartSidecar(_)
-            | Self::Reload
-            | Self::Stop
-            | Self::Inhibit(_)
-            | Self::Secrets(_)
-            | Self::Recover => Authority::Owner,
+            Self::Hello(_) => MethodName::Hello,
+            Self::Status => MethodName::Status,
+            Self::Restart(_) => MethodName::Restart,
+            Self::RestartSidecar(_) => MethodName::RestartSidecar,
+            Self::Reload => MethodName::Reload,
+            Self::Stop => MethodName::Stop,
+            Self::Inhibit(_) => MethodName::Inhibit,
+            Self::Secrets(_) => MethodName::Secrets,
+            Self::Recover => MethodName::Recover,
+            Self::Subscribe(_) => MethodName::Subscribe,
         }
     }
 
     /// The name on the wire and the parameters.
     pub fn encode(&self) -> (&'static str, Value) {
-        let (name, params) = match self {
-            Self::Status => ("status", None),
-            Self::Restart(params) => ("restart", serde_json::to_value(params).ok()),
-            Self::RestartSidecar(params) => ("restart_sidecar", serde_json::to_value(params).ok()),
-            Self::Reload => ("reload", None),
-            Self::Stop => ("stop", None),
-            Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).ok()),
-            Self::Secrets(params) => ("secrets", serde_json::to_value(params).ok()),
-            Self::Recover => ("recover", None),
-            Self::Subscribe(params) => ("subscribe", serde_json::to_value(params).ok()),
+        let params = match self {
+            Self::Hello(params) => serde_json::to_value(params).ok(),
+            Self::Restart(params) => serde_json::to_value(params).ok(),
+            Self::RestartSidecar(params) => serde_json::to_value(params).ok(),
+            Self::Inhibit(params) => serde_json::to_value(params).ok(),
+            Self::Secrets(params) => serde_json::to_value(params).ok(),
+            Self::Subscribe(params) => serde_json::to_value(params).ok(),
+            Self::Status | Self::Reload | Self::Stop | Self::Recover => None,
         };
-        (name, params.unwrap_or_default())
+        (self.name().word(), params.unwrap_or_default())
     }
 }
 

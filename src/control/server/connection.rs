@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::answer_form::{AnswerForm, Batch, Dialect, short};
+use super::asked::AskedMessage;
 use super::places::Place;
 use super::reply::{Call, ConnectionEnd, ConnectionOut, Reply, ToWrite};
 use super::transport::{FrameSink, FrameSource, Incoming};
 use crate::control::access::Caller;
 use crate::control::counters::{ControlCounters, ControlRefusal, count};
-use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method};
+use crate::control::protocol::json_rpc::RpcCall;
+use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Method};
 
 /// How long a client may take to read an answer. Answers fit the socket's buffer, so only a client
 /// that stopped reading takes longer: its connection ends.
@@ -89,46 +93,87 @@ struct RequestReader<'a> {
 impl RequestReader<'_> {
     /// Whether nothing can be answered any more.
     async fn read_all(self, source: &mut impl FrameSource) -> bool {
+        let mut dialect = Dialect::Frames;
         loop {
-            let read = match source.next().await {
-                Incoming::End => return false,
-                Incoming::Over => return true,
-                read => read,
-            };
-            // Nothing more is read until the client has taken earlier answers.
-            let Some(counts) = self.place.begin_request().await else {
-                return false;
-            };
-            let reply = |id| Reply::new(id, self.out.clone(), Arc::clone(&counts));
-            let refuse = |what, message: String| {
-                self.service.counters.refused(what);
-                reply(String::new()).fail(Failure::new(FailureCode::BadRequest, message));
-            };
-            let malformed = ControlRefusal::Malformed;
-            match read {
-                Incoming::Frame(Frame::Req { id, method, params }) => {
-                    self.ask(&method, params, reply(id)).await;
-                }
-                Incoming::Frame(_) => refuse(malformed, "only `req` frames are read here".into()),
-                Incoming::Garbage(error) => refuse(malformed, format!("not a frame: {error}")),
+            let asked = match source.next().await {
+                Incoming::Text(text) => AskedMessage::in_text(&text, dialect),
                 Incoming::TooLong => {
                     let why = format!("a frame may have {FRAME_MAX} bytes");
-                    refuse(ControlRefusal::TooLong, why);
+                    self.refuse(ControlRefusal::TooLong, why, dialect).await;
                     return false;
                 }
-                Incoming::End | Incoming::Over => return false,
+                Incoming::End => return false,
+                Incoming::Over => return true,
+            };
+            dialect = asked.dialect().unwrap_or(dialect);
+            self.take(asked).await;
+        }
+    }
+
+    async fn take(&self, asked: AskedMessage) {
+        match asked {
+            AskedMessage::One {
+                form,
+                method,
+                params,
+            } => self.ask(&method, params, self.reply(form).await).await,
+            AskedMessage::Batch(all) => {
+                let batch = Batch::new(all.len());
+                for one in all {
+                    self.ask_in_batch(one, &batch).await;
+                }
+            }
+            AskedMessage::NoFrame(why) => {
+                self.refuse(ControlRefusal::Malformed, why, Dialect::Frames)
+                    .await;
+            }
+            AskedMessage::NoRequest(answer) => {
+                self.service.counters.refused(ControlRefusal::Malformed);
+                let counts = self.place.begin_request().await;
+                self.out.answer(Some((short(&answer), vec![counts])));
             }
         }
     }
 
-    async fn ask(&self, method: &str, params: serde_json::Value, reply: Reply) {
+    async fn ask_in_batch(&self, one: Result<RpcCall, Value>, batch: &Arc<Batch>) {
+        match one {
+            Ok(RpcCall { id, method, params }) => {
+                let form = AnswerForm::Batched(id, Arc::clone(batch));
+                self.ask(&method, params, self.reply(form).await).await;
+            }
+            Err(answer) => {
+                self.service.counters.refused(ControlRefusal::Malformed);
+                let counts = self.place.begin_request().await;
+                self.out.answer(batch.add(Some(answer), counts));
+            }
+        }
+    }
+
+    /// Nothing more is read until the client has taken earlier answers.
+    async fn reply(&self, form: AnswerForm) -> Reply {
+        let counts = self.place.begin_request().await;
+        Reply::new(form, self.out.clone(), counts)
+    }
+
+    /// The answer to what has no id that is known.
+    async fn refuse(&self, what: ControlRefusal, why: String, dialect: Dialect) {
+        self.service.counters.refused(what);
+        let form = match dialect {
+            Dialect::Frames => AnswerForm::Frame(String::new()),
+            Dialect::JsonRpc => AnswerForm::JsonRpc(Some(Value::Null)),
+        };
+        let reply = self.reply(form).await;
+        reply.fail(Failure::new(FailureCode::BadRequest, why));
+    }
+
+    async fn ask(&self, method: &str, params: Value, reply: Reply) {
         let method = match Method::parse(method, params) {
             Ok(method) => method,
             Err(failure) => return reply.fail(failure),
         };
-        if self.caller.authority() < method.needs() {
+        let name = method.name();
+        if self.caller.authority() < name.needs() {
             self.service.counters.refused(ControlRefusal::Forbidden);
-            let (name, _) = method.encode();
             let why = format!("`{name}` needs the owner's token; this one only reads");
             return reply.fail(Failure::new(FailureCode::Forbidden, why));
         }
@@ -159,8 +204,9 @@ async fn write_all(
                 },
             };
             let Some(outgoing) = outgoing else { return };
-            let frame = outgoing.frame();
-            match timeout(WRITE_TIME, sink.send(&frame)).await {
+            let (text, _counts) = outgoing.into_text();
+            let Some(text) = text else { continue };
+            match timeout(WRITE_TIME, sink.send(text)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => return end.slow.cancel(),

@@ -1,6 +1,8 @@
 //! The gateway's end of the control protocol: on its control socket, and on the listeners of the front
 //! door.
 
+mod answer_form;
+mod asked;
 mod bind;
 mod connection;
 mod places;

@@ -24,6 +24,9 @@ pub const REMOTE_MAX: usize = 128;
 /// Requests of one connection whose answers were not written yet. gatewayctl sends one at a time.
 pub const REQUESTS_MAX: usize = 16;
 
+/// Counts a request, or what is held after it, for its connection.
+pub type Counted = Arc<Option<OwnedSemaphorePermit>>;
+
 #[derive(Clone, Debug, Default)]
 pub struct Places(Arc<Mutex<Vec<Arc<Seat>>>>);
 
@@ -107,11 +110,11 @@ impl Places {
 
 impl Place {
     /// Waits until one more request may be under way.
-    pub async fn begin_request(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+    pub async fn begin_request(&self) -> Counted {
         *lock(&self.seat.used) = Instant::now();
         let requests = Arc::clone(&self.seat.requests);
         // The semaphore is never closed.
-        requests.acquire_owned().await.ok().map(Arc::new)
+        Arc::new(requests.acquire_owned().await.ok())
     }
 
     /// Waits until no request is under way and nothing is held.

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::control::protocol::{EventName, Frame};
+use super::answer_form::Dialect;
+use crate::control::protocol::EventName;
+use crate::text::words::Words;
 
 /// Events that may wait for one subscriber. A restart of a hundred sidecars tells some four hundred
 /// at once; who is further behind does not read.
@@ -23,12 +25,10 @@ pub struct QueuedEvent {
 }
 
 impl QueuedEvent {
-    pub fn frame(&self) -> Frame {
-        Frame::Event {
-            event: self.name.to_string(),
-            payload: (*self.payload).clone(),
-            seq: Some(self.seq),
-        }
+    /// As it is sent; none where no reader would take it.
+    pub fn text(&self, dialect: Dialect) -> Option<String> {
+        let payload = (*self.payload).clone();
+        dialect.event(self.name.word(), payload, Some(self.seq))
     }
 }
 

@@ -1,17 +1,19 @@
 //! A request and where its answer goes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use super::places::REQUESTS_MAX;
+use super::answer_form::{AnswerForm, Counts, Dialect};
+use super::places::{Counted, REQUESTS_MAX};
 use super::queued_event::{QUEUE_MAX, QueuedEvent};
 use crate::control::access::Caller;
-use crate::control::protocol::{EventName, Failure, FailureCode, Frame, Method, Progress};
+use crate::control::protocol::{EventName, Failure, FailureCode, Method, Progress};
+use crate::text::words::Words;
 
 #[derive(Debug)]
 pub struct Call {
@@ -26,22 +28,21 @@ pub(super) const EVENTS_MAX: usize = 64;
 /// A frame on its way to the client.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    /// An answer. Its request counts until it is written.
-    Answer {
-        frame: Frame,
-        _counts: Arc<OwnedSemaphorePermit>,
-    },
+    /// An answer. Its requests count until it is written.
+    Answer { text: String, counts: Counts },
     /// About a request or lease.
-    Notice(Frame),
+    Notice(String),
     /// To a subscriber.
-    Event(QueuedEvent),
+    Event(QueuedEvent, Dialect),
 }
 
 impl Outgoing {
-    pub fn frame(&self) -> Cow<'_, Frame> {
+    /// As it is sent, and what counts until then; no text where no reader would take it.
+    pub fn into_text(self) -> (Option<String>, Counts) {
         match self {
-            Self::Answer { frame, .. } | Self::Notice(frame) => Cow::Borrowed(frame),
-            Self::Event(event) => Cow::Owned(event.frame()),
+            Self::Answer { text, counts } => (Some(text), counts),
+            Self::Notice(text) => (Some(text), Counts::new()),
+            Self::Event(event, dialect) => (event.text(dialect), Counts::new()),
         }
     }
 }
@@ -106,15 +107,24 @@ impl ConnectionOut {
         };
         (out, to_write)
     }
+
+    /// Sends an answer, if there is one to be sent.
+    pub fn answer(&self, answer: Option<(String, Counts)>) {
+        if let Some((text, counts)) = answer {
+            // There is room for an answer to each request that counts.
+            let _ = self.frames.try_send(Outgoing::Answer { text, counts });
+        }
+    }
 }
 
 /// Where the answer to one request goes. It is lost when the client went away; the request goes on.
 /// A reply that is dropped without an answer says that the gateway ended.
 #[derive(Debug)]
 pub struct Reply {
-    id: String,
+    form: Option<AnswerForm>,
+    dialect: Dialect,
     out: Option<ConnectionOut>,
-    counts: Arc<OwnedSemaphorePermit>,
+    counts: Counted,
 }
 
 /// The connection of a request that was answered, for events after the answer.
@@ -122,14 +132,16 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct HeldConnection {
     out: ConnectionOut,
+    /// In which its events are.
+    dialect: Dialect,
     /// It is not idle.
-    _counts: Arc<OwnedSemaphorePermit>,
+    _counts: Counted,
 }
 
 impl HeldConnection {
     /// Sends an event; lost when the client went away.
     pub fn event(&self, event: EventName, payload: Value) {
-        send_event(&self.out, event, payload);
+        send_event(&self.out, self.dialect, event, payload);
     }
 
     /// Cancelled when the client closes the connection, or nothing is read from it any more.
@@ -156,6 +168,12 @@ impl HeldConnection {
         &self.out.events
     }
 
+    /// Puts an event into the queue.
+    pub(super) fn try_send(&self, event: QueuedEvent) -> Result<(), TrySendError<Outgoing>> {
+        let event = Outgoing::Event(event, self.dialect);
+        self.out.events.try_send(event)
+    }
+
     /// Ends the connection when all is written.
     pub(super) fn finish(&self) {
         self.out.end.finish.cancel();
@@ -173,9 +191,10 @@ impl Reply {
         self.out.as_ref().map(|out| out.caller)
     }
 
-    pub(super) fn new(id: String, out: ConnectionOut, counts: Arc<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(form: AnswerForm, out: ConnectionOut, counts: Counted) -> Self {
         Self {
-            id,
+            dialect: form.dialect(),
+            form: Some(form),
             out: Some(out),
             counts,
         }
@@ -184,10 +203,11 @@ impl Reply {
     /// Answers: done, and keeps the connection for events; none when the answer could not be given.
     pub fn hold(self, payload: &impl Serialize) -> Option<HeldConnection> {
         let out = self.out.clone();
-        let counts = Arc::clone(&self.counts);
+        let (counts, dialect) = (Arc::clone(&self.counts), self.dialect);
         self.done(payload);
         Some(HeldConnection {
             out: out?,
+            dialect,
             _counts: counts,
         })
     }
@@ -195,13 +215,13 @@ impl Reply {
     pub fn progress(&self, progress: &Progress) {
         let payload = serde_json::to_value(progress).unwrap_or_default();
         if let Some(out) = &self.out {
-            send_event(out, EventName::Progress, payload);
+            send_event(out, self.dialect, EventName::Progress, payload);
         }
     }
 
     pub fn done(mut self, payload: &impl Serialize) {
         match serde_json::to_value(payload) {
-            Ok(payload) => self.send(payload, None),
+            Ok(payload) => self.send(Ok(payload)),
             Err(error) => {
                 let message = format!("the answer has no JSON form: {error}");
                 self.fail(Failure::new(FailureCode::Failed, message));
@@ -210,24 +230,13 @@ impl Reply {
     }
 
     pub fn fail(mut self, failure: Failure) {
-        self.send(Value::Null, Some(failure));
+        self.send(Err(failure));
     }
 
     /// Answers once; later calls do nothing.
-    fn send(&mut self, payload: Value, error: Option<Failure>) {
-        if let Some(out) = self.out.take() {
-            let frame = Frame::Res {
-                id: std::mem::take(&mut self.id),
-                ok: error.is_none(),
-                payload,
-                error,
-            };
-            // There is room for an answer to each request that counts.
-            let answer = Outgoing::Answer {
-                frame,
-                _counts: Arc::clone(&self.counts),
-            };
-            let _ = out.frames.try_send(answer);
+    fn send(&mut self, result: Result<Value, Failure>) {
+        if let (Some(out), Some(form)) = (self.out.take(), self.form.take()) {
+            out.answer(form.text(result, Arc::clone(&self.counts)));
         }
     }
 }
@@ -235,22 +244,16 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         let message = "the gateway ended before it could answer";
-        self.send(
-            Value::Null,
-            Some(Failure::new(FailureCode::Failed, message)),
-        );
+        self.send(Err(Failure::new(FailureCode::Failed, message)));
     }
 }
 
 /// Sends an event where that leaves room for the answers.
-fn send_event(out: &ConnectionOut, event: EventName, payload: Value) {
+fn send_event(out: &ConnectionOut, dialect: Dialect, event: EventName, payload: Value) {
     if out.frames.capacity() <= REQUESTS_MAX {
         return;
     }
-    let frame = Frame::Event {
-        event: event.to_string(),
-        payload,
-        seq: None,
-    };
-    let _ = out.frames.try_send(Outgoing::Notice(frame));
+    if let Some(text) = dialect.event(event.word(), payload, None) {
+        let _ = out.frames.try_send(Outgoing::Notice(text));
+    }
 }

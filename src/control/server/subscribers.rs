@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::places::OWN_MAX;
 use super::queued_event::{QUEUE_MAX, QueuedEvent};
-use super::reply::{HeldConnection, Outgoing, Reply};
+use super::reply::{HeldConnection, Reply};
 use crate::control::access::Caller;
 use crate::control::counters::ControlCounters;
 use crate::control::protocol::{
@@ -102,7 +102,7 @@ impl Subscriber {
             return false;
         }
         self.seq += 1;
-        match self.connection.events().try_send(Outgoing::Event(event)) {
+        match self.connection.try_send(event) {
             Ok(()) => true,
             // It has left, which its connection knows.
             Err(mpsc::error::TrySendError::Closed(_)) => true,

@@ -5,15 +5,12 @@ use std::io;
 use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::control::frames::{self, ReadFrame};
-use crate::control::protocol::Frame;
+use crate::control::frames::{self, ReadLine};
 
 /// What came from a client.
 #[derive(Debug)]
 pub enum Incoming {
-    Frame(Frame),
-    /// No frame, and why.
-    Garbage(String),
+    Text(Vec<u8>),
     /// A frame over the limit; nothing can be read any more.
     TooLong,
     /// The client sends nothing more, but reads the answers.
@@ -29,7 +26,7 @@ pub trait FrameSource: Send {
 
 /// Frames to a client.
 pub trait FrameSink: Send {
-    fn send(&mut self, frame: &Frame) -> impl Future<Output = io::Result<()>> + Send;
+    fn send(&mut self, text: String) -> impl Future<Output = io::Result<()>> + Send;
 
     /// What has to be sent besides, until the next frame. May be dropped at any time.
     fn tend(&mut self) -> impl Future<Output = io::Result<()>> + Send;
@@ -40,18 +37,17 @@ pub struct SocketLines(pub BufReader<OwnedReadHalf>);
 
 impl FrameSource for SocketLines {
     async fn next(&mut self) -> Incoming {
-        match frames::read(&mut self.0).await {
-            Ok(ReadFrame::Frame(frame)) => Incoming::Frame(frame),
-            Ok(ReadFrame::Garbage(why)) => Incoming::Garbage(why),
-            Ok(ReadFrame::TooLong) => Incoming::TooLong,
-            Ok(ReadFrame::End) | Err(_) => Incoming::End,
+        match frames::read_line(&mut self.0).await {
+            Ok(ReadLine::Text(text)) => Incoming::Text(text),
+            Ok(ReadLine::TooLong) => Incoming::TooLong,
+            Ok(ReadLine::End) | Err(_) => Incoming::End,
         }
     }
 }
 
 impl FrameSink for OwnedWriteHalf {
-    async fn send(&mut self, frame: &Frame) -> io::Result<()> {
-        frames::write(self, frame).await
+    async fn send(&mut self, text: String) -> io::Result<()> {
+        frames::write_line(self, text).await
     }
 
     async fn tend(&mut self) -> io::Result<()> {

@@ -18,8 +18,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::connection::WRITE_TIME;
 use super::transport::{FrameSink, FrameSource, Incoming};
 use crate::control::counters::{ControlCounters, ControlRefusal};
-use crate::control::frames;
-use crate::control::protocol::{FRAME_MAX, Frame};
+use crate::control::protocol::FRAME_MAX;
 
 /// How long a client may say nothing before it is asked for a sign of life, and after that. Proxies on
 /// the way close what is silent for a minute.
@@ -173,10 +172,7 @@ impl MessageSource {
             Some(Err(_)) | None => return Some(Incoming::Over),
         };
         match message {
-            Message::Text(text) => Some(match serde_json::from_str(text.as_str()) {
-                Ok(frame) => Incoming::Frame(frame),
-                Err(error) => Incoming::Garbage(error.to_string()),
-            }),
+            Message::Text(text) => Some(Incoming::Text(text.as_bytes().to_vec())),
             Message::Binary(_) => Some(self.over(ControlRefusal::Malformed, CloseCause::NotText)),
             // What is due in return is sent by the library, with the next read. After a Close frame that
             // ends.
@@ -208,11 +204,9 @@ impl FrameSource for MessageSource {
 }
 
 impl FrameSink for MessageSink {
-    async fn send(&mut self, frame: &Frame) -> io::Result<()> {
-        match frames::text_of(frame)? {
-            Some(text) => { self.sink.send(Message::text(text)).await }.map_err(io::Error::other),
-            None => Ok(()),
-        }
+    async fn send(&mut self, text: String) -> io::Result<()> {
+        let sent = self.sink.send(Message::text(text)).await;
+        sent.map_err(io::Error::other)
     }
 
     async fn tend(&mut self) -> io::Result<()> {

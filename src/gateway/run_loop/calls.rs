@@ -13,8 +13,8 @@ use super::Gateway;
 use crate::config::Dur;
 use crate::control::access::Caller;
 use crate::control::protocol::{
-    AskedRestart, GatewayEvent, LastRestart, Method, RestartEvent, RestartParams, SecretsAnswer,
-    SidecarRestartParams,
+    AskedRestart, GatewayEvent, Hello, LastRestart, Method, MethodName, RestartEvent,
+    RestartParams, SecretsAnswer, SidecarRestartParams,
 };
 use crate::control::server::{Call, Reply};
 use crate::gateway::clients_watch::ClientsWatch;
@@ -35,6 +35,7 @@ use crate::state::terms::{
     EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName, cut_reason,
 };
 use crate::text::human::span;
+use crate::text::words::Words;
 
 /// How long to look for the announcement of a restart; a disk that is only busy is faster.
 const INTENT: Duration = Duration::from_secs(1);
@@ -126,6 +127,10 @@ impl Gateway {
         let by = caller.to_string();
         let handed_over = matches!(self.machine.phase(), Phase::Yielded { .. });
         match method {
+            Method::Hello(params) => match params.agreed() {
+                Ok(protocol) => reply.done(&self.hello(protocol, caller)),
+                Err(failure) => reply.fail(failure),
+            },
             Method::Status => reply.done(&self.status()),
             Method::Stop | Method::Inhibit(_) | Method::Recover | Method::Subscribe(_)
                 if handed_over =>
@@ -164,6 +169,18 @@ impl Gateway {
                 let reason = reason.to_owned();
                 self.ask(RequestKind::Restart, params, &reason, asker);
             }
+        }
+    }
+
+    fn hello(&self, protocol: u32, caller: Caller) -> Hello {
+        let methods = MethodName::ALL.iter();
+        let allowed = methods.filter(|method| method.needs() <= caller.authority());
+        Hello {
+            protocol,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.context.front.instance.clone(),
+            pid: std::process::id(),
+            methods: allowed.copied().collect(),
         }
     }
 

@@ -49,7 +49,12 @@ impl WebSocket {
 
     /// The same by this request.
     pub async fn open_by(target: &Target, request: &str) -> Result<Self, (Fault, Option<Head>)> {
-        let mut conn = Conn::open(target).await.map_err(|fault| (fault, None))?;
+        let conn = Conn::open(target).await.map_err(|fault| (fault, None))?;
+        Self::over(conn, request).await
+    }
+
+    /// The same on a connection that is open already.
+    pub async fn over(mut conn: Conn, request: &str) -> Result<Self, (Fault, Option<Head>)> {
         conn.send(request).await.map_err(|fault| (fault, None))?;
         let head = conn.head().await.map_err(|fault| (fault, None))?;
         let accepted = head.status() == 101 && head.get("sec-websocket-accept") == Some(ACCEPT);

@@ -8,6 +8,7 @@ mod addresses;
 mod answers;
 mod chaos;
 mod clean;
+mod control_ws;
 mod doctor;
 mod documented;
 mod env_file;

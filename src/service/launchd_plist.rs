@@ -2,6 +2,8 @@
 //! holds what the defaults give.
 //!
 //! Left out on purpose: `EnableTransactions` (launchd may then kill at once on a stop),
+//! `SoftResourceLimits` and `HardResourceLimits` (NumberOfFiles of a daemon sets kern.maxfiles and
+//! kern.maxfilesperproc for the whole machine, launchd.plist(5): the gateway raises its own limit),
 //! `AbandonProcessGroup` (a server must not outlive the gateway), `KeepAlive` with conditions (the gateway must always come back, after exit 0
 //! too: that is how it restarts itself there).
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::environment_file::Secrets;
 use crate::config::{SET_NAMES, TEXT_MAX, VARIABLES_FILE, regular_file};
+use crate::os::platform;
 use crate::os::process::Stat;
 use crate::os::working_directory::by_link;
 use crate::supervisor::HINTS;
@@ -140,14 +141,15 @@ pub(super) fn scrubbed(name: &str) -> bool {
         || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Raises the soft limit; tells what it was.
+/// Raises the soft limit; tells which one servers get, and the hard one.
 fn raise_open_files() -> Option<(u64, u64)> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let most = platform::descriptors_most().map_or(hard, |most| most.min(hard));
     // Without the raise the gateway serves fewer clients at once, which `limits.connections` may
     // never reach anyway.
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    Some((soft, hard))
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, most, hard);
+    Some((platform::server_descriptors(soft).min(hard), hard))
 }
 
 #[cfg(test)]

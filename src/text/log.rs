@@ -17,8 +17,8 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::log_file::StderrFile;
 pub use super::log_file::VARIABLE as FILE_VARIABLE;
+use super::log_file::{StderrFile, file_of_stderr};
 use super::log_queue::LogQueue;
 use super::log_tap::{self, LogLine};
 pub use crate::text::escape::escape;
@@ -244,7 +244,7 @@ pub fn destination() -> Option<PathBuf> {
     if let Some((_, file)) = file_variable() {
         return Some(file);
     }
-    let device = std::fs::read_link("/proc/self/fd/2").ok()?;
+    let device = file_of_stderr().ok()?;
     device.starts_with("/dev").then_some(device)
 }
 

@@ -15,9 +15,6 @@ use nix::unistd::{dup2_stderr, dup2_stdout};
 /// it gives away may lead to where the file was moved.
 pub const VARIABLE: &str = "GATEWAY_HANDOVER_LOG";
 
-/// What the kernel has of the file of a descriptor.
-const STDERR: &str = "/proc/self/fd/2";
-
 /// The bits of a file that say who may read and write it.
 const ACCESS: libc::mode_t = 0o666;
 
@@ -45,7 +42,7 @@ impl StderrFile {
         }
         let given = std::env::var_os(VARIABLE).map(PathBuf::from);
         let is_given = given.is_some();
-        let path = given.map_or_else(|| std::fs::read_link(STDERR), Ok).ok()?;
+        let path = given.map_or_else(file_of_stderr, Ok).ok()?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let found = Self {
             directory: open(path.parent()?, flags, Mode::empty()).ok()?,
@@ -120,6 +117,26 @@ impl StderrFile {
         self.file = file;
         Ok(())
     }
+}
+
+/// Where standard error leads to, as the kernel has it.
+///
+/// # Errors
+/// When the kernel has no path for it.
+#[cfg(not(target_os = "macos"))]
+pub fn file_of_stderr() -> io::Result<PathBuf> {
+    std::fs::read_link("/proc/self/fd/2")
+}
+
+/// Where standard error leads to, as the kernel has it.
+///
+/// # Errors
+/// When the kernel has no path for it.
+#[cfg(target_os = "macos")]
+pub fn file_of_stderr() -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    fcntl(io::stderr().as_fd(), FcntlArg::F_GETPATH(&mut path))?;
+    Ok(path)
 }
 
 fn is_regular(file: &FileStat) -> bool {

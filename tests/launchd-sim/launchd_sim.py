@@ -11,6 +11,7 @@ systems; [guess] nobody said. A guessed rule, and one that reports contradict, i
 import json
 import os
 import plistlib
+import resource
 import signal
 import socket
 import struct
@@ -229,6 +230,8 @@ def serve(launchd, listener):
 
 def main():
     place, *words = sys.argv[1:]
+    # [reports] What `launchctl limit` says of maxfiles: 256 and unlimited.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     launchd = Launchd(Switches(words), place)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.path.join(place, "launchd.sock"))

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::geteuid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 
 use crate::mac::Mac;
 use crate::support::site::all_of;
@@ -304,4 +305,89 @@ fn a_stop_ends_within_the_exit_timeout_of_the_job_itself() {
     drop(slow.join());
     let said = std::fs::read_to_string(log).unwrap();
     assert!(said.contains("cutting GET /slow"), "{said}");
+}
+
+/// launchd gives 256, which ends a gateway with a hundred clients.
+#[test]
+fn the_gateway_of_a_job_raises_the_limit_of_files_that_launchd_gives() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    let limit = |pid: &str| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+        (words[3].to_owned(), words[4].to_owned())
+    };
+    let (soft, hard) = limit(&mac.pid("gui").unwrap().to_string());
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "256");
+    let server = limit(&mac.server("gui"));
+    assert_eq!(
+        server,
+        ("256".to_owned(), hard),
+        "what servers were given is theirs"
+    );
+}
+
+/// The manual of launchd does not say what 0 means: older systems started at once, newer ones take it for unset.
+#[test]
+fn a_job_with_a_throttle_of_zero_restarts_without_a_loss_whatever_that_means() {
+    for (switch, throttle) in [("throttle_zero=0", 10), ("throttle_zero=1", 0)] {
+        let Some(mac) = Mac::boot(&[switch]) else {
+            return;
+        };
+        let keys = "<key>KeepAlive</key><true/><key>ThrottleInterval</key><integer>0</integer>";
+        load(&mac, &(keys.to_owned() + &sockets(&mac)));
+        ready(&mac);
+        let before = print(&mac);
+        assert_eq!(number(&before, "minimum runtime"), Some(throttle));
+        let state = mac.home().join("state");
+        let seen = seen_under_load(mac.port, || {
+            mac.must(&["restart", "--state-dir", state.to_str().unwrap()]);
+        });
+        assert_eq!(seen.failed, 0, "{switch}: of {}", seen.good);
+        let after = print(&mac);
+        assert_ne!(number(&after, "pid"), number(&before, "pid"), "{after}");
+        let waited = number(&after, "simulated throttled starts");
+        assert_eq!(waited, Some(0), "{switch}: {after}");
+    }
+}
+
+/// What launchd does to some jobs: it asks for the interval that counts now, not for the one that was written.
+#[test]
+fn a_restart_after_crashes_that_doubled_the_throttle_waits_for_the_live_one() {
+    let Some(mac) = Mac::boot(&["exponential=1"]) else {
+        return;
+    };
+    let keys = "<key>KeepAlive</key><true/><key>ThrottleInterval</key><integer>2</integer>";
+    load(&mac, &(keys.to_owned() + &sockets(&mac)));
+    ready(&mac);
+    // Beyond those that it forgives.
+    for _ in 0..4 {
+        let pid = number(&print(&mac), "pid");
+        let gateway = Pid::from_raw(i32::try_from(pid.unwrap()).unwrap());
+        kill(gateway, Signal::SIGKILL).unwrap();
+        wait::until("launchd starts the next", || {
+            number(&print(&mac), "pid").filter(|now| Some(*now) != pid)
+        });
+    }
+    ready(&mac);
+    let before = print(&mac);
+    assert_eq!(number(&before, "minimum runtime"), Some(4), "{before}");
+    let throttled = number(&before, "simulated throttled starts");
+    let state = mac.home().join("state");
+    let seen = seen_under_load(mac.port, || {
+        mac.must(&["restart", "--state-dir", state.to_str().unwrap()]);
+    });
+    assert_eq!(seen.failed, 0, "of {}", seen.good);
+    let after = print(&mac);
+    assert_ne!(number(&after, "pid"), number(&before, "pid"), "{after}");
+    assert_eq!(
+        number(&after, "simulated throttled starts"),
+        throttled,
+        "launchd did not have to wait: {after}"
+    );
+    assert_eq!(number(&after, "minimum runtime"), Some(2), "{after}");
 }

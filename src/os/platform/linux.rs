@@ -230,6 +230,16 @@ pub fn poor_file_system(dir: &Path) -> Option<String> {
     poor.map(|(_, name)| (*name).to_owned())
 }
 
+/// The soft limit of descriptors that a server gets where the gateway was given this one.
+pub fn server_descriptors(given: u64) -> u64 {
+    given
+}
+
+/// The most descriptors that a process may have below its hard limit; none where that is all.
+pub fn descriptors_most() -> Option<u64> {
+    None
+}
+
 /// Whether a [`Watcher`] can be made.
 ///
 /// # Errors

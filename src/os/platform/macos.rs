@@ -202,6 +202,18 @@ pub fn poor_file_system(dir: &Path) -> Option<String> {
     POOR.contains(&name).then(|| name.to_owned())
 }
 
+/// What launchd and a terminal give is 256, too few for a server with some hundred clients. The units of
+/// systemd have 1024, too.
+pub fn server_descriptors(given: u64) -> u64 {
+    given.max(1024)
+}
+
+/// The hard limit is none, and setrlimit(2) takes no soft one above this.
+pub fn descriptors_most() -> Option<u64> {
+    let most = crate::os::darwin::calls::sysctl(c"kern.maxfilesperproc").ok()?;
+    crate::os::record::number(&most, 0).map(u64::from)
+}
+
 pub fn can_watch() -> nix::Result<()> {
     Kqueue::new().map(drop)
 }

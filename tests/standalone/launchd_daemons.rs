@@ -14,10 +14,10 @@ use crate::support::site::all_of;
 use crate::support::skip;
 
 /// Every system has it.
-const USER: &str = "nobody";
+pub const USER: &str = "nobody";
 
-/// None where this user may not become another one, or where the other one cannot run the programs.
-fn boot() -> Option<Mac> {
+/// Of a daemon. None where this user may not become another one, or where the other one cannot run the programs.
+pub fn boot(switches: &[&str]) -> Option<Mac> {
     if !geteuid().is_root() {
         skip::because("only root installs daemons");
         return None;
@@ -37,7 +37,7 @@ fn boot() -> Option<Mac> {
         skip::because("another user cannot run the programs where they are");
         return None;
     }
-    Mac::boot(&[])
+    Mac::boot(switches)
 }
 
 fn machine(mac: &Mac, args: &[&str]) -> Output {
@@ -59,7 +59,7 @@ fn install(mac: &Mac, more: &[&str]) -> String {
 
 #[test]
 fn a_daemon_lives_from_install_to_uninstall_without_anybody_at_the_screen() {
-    let Some(mac) = boot() else { return };
+    let Some(mac) = boot(&[]) else { return };
     mac.launchctl(&["simulate", "gui=0"]);
     let said = install(&mac, &["--run-as", USER, "--set", "API_TOKEN=canary-4711"]);
     assert!(said.contains("is installed and ready"), "{said}");
@@ -109,7 +109,7 @@ fn a_daemon_lives_from_install_to_uninstall_without_anybody_at_the_screen() {
 /// A daemon's user owns the folder of its log, and root reads it.
 #[test]
 fn the_log_of_a_daemon_leads_root_to_no_other_file_and_drives_no_terminal() {
-    let Some(mac) = boot() else { return };
+    let Some(mac) = boot(&[]) else { return };
     install(&mac, &["--run-as", USER]);
     let log = mac.root().join("Library/Logs/gateway/gateway/gateway.log");
     let mut file = std::fs::File::options().append(true).open(&log).unwrap();
@@ -157,7 +157,7 @@ fn the_log_of_a_daemon_leads_root_to_no_other_file_and_drives_no_terminal() {
 
 #[test]
 fn an_agent_that_is_asked_for_by_sudo_belongs_to_who_called_it() {
-    let Some(mac) = boot() else { return };
+    let Some(mac) = boot(&[]) else { return };
     let user = User::from_name(USER).unwrap().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
     mac.environment(&mut command);

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -14,9 +14,13 @@ use crate::support::{skip, wait};
 
 /// The codes of what is found in the job.
 pub fn found(mac: &Mac) -> Vec<String> {
-    let output = mac.ctl(&["doctor", "--json"]);
+    codes(&mac.ctl(&["doctor", "--json"]))
+}
+
+/// Those in an answer of `doctor --json`.
+pub fn codes(output: &Output) -> Vec<String> {
     let answer: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", all_of(&output)));
+        .unwrap_or_else(|error| panic!("{error}: {}", all_of(output)));
     let findings = answer["findings"].as_array().unwrap();
     let codes = findings
         .iter()

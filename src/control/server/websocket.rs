@@ -236,6 +236,8 @@ pub async fn close((source, sink): (MessageSource, MessageSink), closing: CloseC
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -252,5 +254,27 @@ mod tests {
         let took = begun.elapsed();
         let expected = Duration::from_secs(2);
         assert!(took >= expected && took < 2 * expected, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_without_a_sign_of_life_is_pinged_and_then_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let counters = Arc::new(ControlCounters::default());
+        let stream = accept(socket, Vec::new()).await;
+        let (mut source, mut sink) = halves(stream, Arc::clone(&counters));
+        let begun = Instant::now();
+        let (came, pinged) = tokio::join!(source.next(), sink.tend());
+        assert!(matches!(came, Incoming::Over), "{came:?}");
+        pinged.unwrap();
+        assert_eq!(source.fault(), Some(CloseCause::Silent));
+        assert!(begun.elapsed() >= 2 * PING_AFTER, "{:?}", begun.elapsed());
+        let mut ping = [0; 2];
+        client.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping, [0x89, 0]);
+        let silent = (ControlRefusal::Silent, 1);
+        assert!(counters.refusals().any(|refusal| refusal == silent));
     }
 }

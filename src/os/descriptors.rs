@@ -80,6 +80,12 @@ pub fn crowd() -> usize {
     usize::try_from(for_crowd(limit())).unwrap_or(0)
 }
 
+/// Whether clients had more than half of their descriptors left when this one was made.
+pub fn leaves_room(descriptor: &impl AsRawFd) -> bool {
+    let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or(0);
+    number < for_clients(limit()) / 2
+}
+
 /// Whose this descriptor is.
 pub fn share(descriptor: &impl AsRawFd) -> Share {
     share_of(u64::try_from(descriptor.as_raw_fd()).unwrap_or(0), limit())

@@ -351,9 +351,11 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
         connection.begin_wait(self.interim.clone());
+        let fresh = !connection.kept;
         let sent = {
             // Pinned at once: a future that is moved is copied.
             let sending = pin!(connection.sender.try_send_request(request));
+            let sending = pin!(upstream.pool.making_room(fresh, sending));
             let sending = pin!(interim::before_response(self.interim.as_deref(), sending));
             if self.answer.is_zero() {
                 Some(sending.await)

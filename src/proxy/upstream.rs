@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use tracing::warn;
 use super::head_limits::HeadLimits;
 use super::named_server::NamedServer;
 use super::other_protocol::OtherProtocol;
-use super::pool::IdlePool;
+use super::pool::{IdlePool, PURGE_EVERY};
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
 use crate::os::accept_queue::ConnectTurn;
@@ -144,7 +144,8 @@ impl Upstream {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));
         }
-        UpstreamConnection::new(stream, self.cut.clone(), heads).await
+        let leaves_room = descriptors::leaves_room(&stream);
+        UpstreamConnection::new(stream, self.cut.clone(), heads, leaves_room).await
     }
 
     fn report_stranger(&self, error: &io::Error) {
@@ -187,7 +188,23 @@ impl UpstreamLease {
         let old = matches!(self.upstream.address, Address::Name(_))
             && now.duration_since(self.connection.made) > NAMED_KEEP;
         if self.sent.ended() && !self.connection.broken() && !old {
-            self.upstream.pool.keep(self.connection, now);
+            let many = self.upstream.pool.keep(self.connection, now);
+            if many {
+                tokio::spawn(purge(Arc::downgrade(&self.upstream)));
+            }
+        }
+    }
+}
+
+/// Closes idle connections of this worker that nobody needs, until few are left.
+async fn purge(upstream: Weak<Upstream>) {
+    loop {
+        tokio::time::sleep(PURGE_EVERY).await;
+        let goes_on = upstream
+            .upgrade()
+            .is_some_and(|upstream| upstream.pool.purge());
+        if !goes_on {
+            return;
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct UpstreamConnection {
     pub kept: bool,
     /// When it was made.
     pub made: Instant,
+    /// Whether many descriptors were left when it was made.
+    pub leaves_room: bool,
     traffic: Arc<Traffic>,
 }
 
@@ -99,7 +101,8 @@ impl ReceivedChunks {
 }
 
 impl UpstreamConnection {
-    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection.
+    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection. `leaves_room` as in the
+    /// field.
     ///
     /// # Errors
     /// When the socket cannot be set up.
@@ -107,6 +110,7 @@ impl UpstreamConnection {
         stream: TcpStream,
         cut: CancellationToken,
         heads: HeadLimits,
+        leaves_room: bool,
     ) -> io::Result<Self> {
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(UpstreamIo {
@@ -132,6 +136,7 @@ impl UpstreamConnection {
             sender,
             kept: false,
             made: Instant::now(),
+            leaves_room,
             traffic,
         })
     }

@@ -37,6 +37,7 @@ mod harness;
 mod hostile_answers;
 mod hostile_processes;
 mod hostile_state;
+mod idle_connections;
 mod impostor;
 mod intents;
 mod interim;

@@ -152,6 +152,22 @@ impl Material {
         }
     }
 
+    /// For the restart of one sidecar: the same with its file of variables as that is now.
+    ///
+    /// # Errors
+    /// Why that cannot be used.
+    pub fn with_env_file_of(&self, sidecar: &str) -> Result<Self, String> {
+        failpoint::pass("config.read");
+        let env = Env::real();
+        let mut material = self.clone();
+        let config = &mut material.loaded.config;
+        config.read_env_file(sidecar, &env, by_link(env.path("PWD")));
+        let usable = material.loaded.check_env_file(sidecar);
+        usable.map_err(|error| error.to_string())?;
+        tell_unused(&self.loaded.config, &material.loaded.config);
+        Ok(material)
+    }
+
     /// For a later try of a process that serves nothing: `read` is the user's as it is now, with its
     /// files of variables. When
     /// that is not valid, the last good one of `state` stands in for it, else the one from before

@@ -12,11 +12,12 @@ mod build;
 mod ending;
 mod handover;
 mod phase;
+mod queue;
 mod vocabulary;
 
 pub use build::Build;
-use build::NextBuild;
 pub use phase::{Origin, Phase};
+use queue::{NextBuild, Queue};
 use vocabulary::answer;
 pub use vocabulary::{
     Action, Budget, Event, Fallback, GenerationRequest, Placement, RequestKind, RequestVerdict,
@@ -83,6 +84,16 @@ impl Lifecycle {
     pub fn joined_by(&self, id: &str) -> Option<&str> {
         match &self.phase {
             Phase::Building(build) | Phase::Handing { build, .. } => build.joined_by(id),
+            _ => None,
+        }
+    }
+
+    /// The request that is carried out now, for whose end request `id` waits.
+    pub fn awaited_by(&self, id: &str) -> Option<&str> {
+        match &self.phase {
+            Phase::Starting(build, _) | Phase::Building(build) | Phase::Handing { build, .. } => {
+                build.awaited_by(id)
+            }
             _ => None,
         }
     }
@@ -178,16 +189,14 @@ impl Lifecycle {
     }
 
     fn asked(&mut self, request: GenerationRequest) -> Vec<Action> {
-        if let Some(name) = request.kind.sidecar()
-            && let Some(why) = self.refuses_sidecar(name)
-        {
-            return vec![reject(request.id, &why)];
-        }
         match &mut self.phase {
-            Phase::Serving => self.next(NextBuild {
-                request,
-                joined: Vec::new(),
-            }),
+            Phase::Serving => {
+                let joined = Vec::new();
+                self.next(NextBuild { request, joined }, Queue::default())
+            }
+            Phase::Waiting { .. } if request.kind.sidecar().is_some() => {
+                vec![reject(request.id, NOT_STARTED)]
+            }
             Phase::Waiting { .. } => self.recover(Some(request.id)),
             Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_) => {
                 vec![reject(request.id, "this process does not serve yet")]
@@ -199,38 +208,6 @@ impl Lifecycle {
             Phase::Yielded { .. } => vec![answer(request.id, RequestVerdict::Moved)],
             Phase::Leaving { .. } => vec![answer(request.id, RequestVerdict::Scheduled)],
             Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
-        }
-    }
-
-    /// Why this sidecar alone cannot be restarted now. Another request decides which sidecars run next, and
-    /// whether this one is still among them.
-    fn refuses_sidecar(&self, name: &str) -> Option<String> {
-        let under_way = |build: &Build| {
-            let kind = &build.kind;
-            format!(
-                "a {kind} is under way: when it is done (gatewayctl status), gatewayctl sidecars restart {name}"
-            )
-        };
-        match &self.phase {
-            Phase::Building(build) | Phase::Handing { build, .. } => Some(under_way(build)),
-            Phase::Starting(_, Origin::Alone(_) | Origin::Orphan) => Some(
-                "all its sidecars are being started at this moment: gatewayctl wait --ready"
-                    .to_owned(),
-            ),
-            Phase::Waiting { .. } => {
-                Some("its sidecars wait to be started: gatewayctl recover".to_owned())
-            }
-            Phase::Leaving { .. } => Some(
-                "this process finishes its work, and the next one starts all sidecars anew: gatewayctl status"
-                    .to_owned(),
-            ),
-            // These answer as to a restart.
-            Phase::Serving
-            | Phase::Starting(_, Origin::Candidate)
-            | Phase::Prepared(_)
-            | Phase::Yielded { .. }
-            | Phase::Stopping { .. }
-            | Phase::Ended => None,
         }
     }
 
@@ -262,7 +239,7 @@ impl Lifecycle {
             budget: build.budget,
         }];
         actions.extend(build.done());
-        actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
+        actions.extend(self.go_on(build.then));
         actions
     }
 
@@ -314,7 +291,7 @@ impl Lifecycle {
                 self.last = self.last.min(generation - 1);
                 build.generation = self.current;
                 let mut actions = build.done();
-                actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
+                actions.extend(self.go_on(build.then));
                 actions
             }
             other => {
@@ -327,8 +304,14 @@ impl Lifecycle {
     fn failed(&mut self, build: Build, failed: impl Fn(String) -> Action) -> Vec<Action> {
         let (waiting, then) = build.failed();
         let mut actions: Vec<Action> = waiting.map(failed).collect();
-        actions.extend(then.map(|next| self.next(next)).unwrap_or_default());
+        actions.extend(self.go_on(then));
         actions
+    }
+
+    /// Begins what is first in the queue, if anything is.
+    fn go_on(&mut self, mut queue: Queue) -> Vec<Action> {
+        let next = queue.pop();
+        next.map(|next| self.next(next, queue)).unwrap_or_default()
     }
 
     fn recover(&mut self, request: Option<String>) -> Vec<Action> {
@@ -351,20 +334,23 @@ impl Lifecycle {
         action
     }
 
-    fn next(&mut self, next: NextBuild) -> Vec<Action> {
+    /// Begins a build; the rest of the queue waits for its end.
+    fn next(&mut self, next: NextBuild, rest: Queue) -> Vec<Action> {
         let (kind, budget) = (next.request.kind.clone(), next.request.budget);
         match next.request.place {
             Placement::Next { until } if kind == RequestKind::Restart => {
                 self.phase = Phase::Leaving { until };
                 let scheduled = |id| answer(id, RequestVerdict::Scheduled);
                 let mut actions = vec![Action::Leave { budget }];
-                actions.extend(next.everybody().map(scheduled));
+                // Who starts next starts every sidecar, with the configuration as it is then.
+                actions.extend(next.everybody().chain(rest.everybody()).map(scheduled));
                 actions
             }
             place @ Placement::Successor { .. } if kind == RequestKind::Restart => {
                 let id = next.request.id;
                 let mut build = self.build(kind, budget, Some(id.clone()), next.joined);
                 build.place = place;
+                build.then = rest;
                 let generation = build.generation;
                 self.phase = Phase::Handing {
                     build,
@@ -377,7 +363,8 @@ impl Lifecycle {
                 }]
             }
             _ => {
-                let build = self.build(kind, budget, Some(next.request.id), next.joined);
+                let mut build = self.build(kind, budget, Some(next.request.id), next.joined);
+                build.then = rest;
                 let action = build.action(false);
                 self.phase = Phase::Building(build);
                 vec![action]
@@ -401,7 +388,7 @@ impl Lifecycle {
             leader,
             joined,
             late: Vec::new(),
-            then: None,
+            then: Queue::default(),
         }
     }
 
@@ -422,6 +409,9 @@ impl Lifecycle {
 }
 
 const STOPPING: &str = "the gateway is stopping";
+
+/// Why one sidecar cannot be restarted while none may be started.
+const NOT_STARTED: &str = "its sidecars wait to be started: gatewayctl recover";
 
 fn reject(id: String, why: &str) -> Action {
     answer(id, RequestVerdict::Rejected(why.to_owned()))

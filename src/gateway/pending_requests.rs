@@ -174,6 +174,18 @@ impl PendingRequests {
         }
     }
 
+    /// The next build begins, while `serving` serves. What was there, and what clients saw, when its
+    /// requests were asked belongs to the one for whose end they waited. That one may not be answered yet.
+    pub fn build_begins(&mut self, serving: &GenerationInfo, front: &Front) {
+        let ended = |id: &str| self.unanswered.iter().any(|one| one.id == id);
+        let waiting = self.waiting.iter_mut().filter(|(id, _)| !ended(id));
+        let waiting = waiting.map(|(_, request)| request);
+        for request in waiting.filter(|request| request.before.number != serving.number) {
+            request.before = serving.clone();
+            request.clients = ClientsWatch::begin(front, serving, request.kind.sidecar());
+        }
+    }
+
     /// Why a request was asked, and when.
     pub fn about(&self, id: &str) -> (String, String) {
         self.waiting

@@ -17,7 +17,7 @@ const RESTART_WEB: [&str; 3] = ["sidecars", "restart", "web"];
 
 /// A Node server for everything, `web`, and a Python server for /db, `db`; the former does not start while
 /// there is the file `bad`.
-fn two(web: &str, db: &str) -> Option<Setup> {
+pub fn two(web: &str, db: &str) -> Option<Setup> {
     if !servers::have("node") || !servers::have("python3") {
         return None;
     }
@@ -31,7 +31,7 @@ fn two(web: &str, db: &str) -> Option<Setup> {
     )))
 }
 
-fn load(gateway: &Gateway, path: &str) -> Running {
+pub fn load(gateway: &Gateway, path: &str) -> Running {
     let load = Load {
         path: path.into(),
         new_per_second: 10.0,
@@ -43,7 +43,7 @@ fn load(gateway: &Gateway, path: &str) -> Running {
     load
 }
 
-fn flowed(loads: [Running; 2]) {
+pub fn flowed(loads: [Running; 2]) {
     for load in loads {
         load.flows(Part::New, 10);
         load.stop()
@@ -51,13 +51,13 @@ fn flowed(loads: [Running; 2]) {
     }
 }
 
-fn sidecar(gateway: &Gateway, name: &str) -> Value {
+pub fn sidecar(gateway: &Gateway, name: &str) -> Value {
     let status = gateway.status();
     let mut all = status["sidecars"].as_array().unwrap().iter();
     all.find(|one| one["name"] == name).unwrap().clone()
 }
 
-fn pid_of(gateway: &Gateway, path: &str) -> u32 {
+pub fn pid_of(gateway: &Gateway, path: &str) -> u32 {
     let answer = block_on(client::get(&gateway.target(), path))
         .unwrap()
         .text();
@@ -258,38 +258,12 @@ fn a_sidecar_whose_new_copy_dies_soon_is_served_by_its_old_copy_again() {
 }
 
 #[test]
-fn a_sidecar_is_not_restarted_by_a_wrong_name_or_during_another_restart() {
+fn a_sidecar_is_not_restarted_by_a_wrong_name() {
     let Some(setup) = two("", "") else { return };
     let gateway = setup.start();
     let unknown = gateway.ctl(["sidecars", "restart", "wbe"]);
     let text = said(&unknown);
     assert_eq!(unknown.status.code(), Some(2), "{text}");
     assert!(text.contains("there is db, web"), "{text}");
-    // The new copies wait until somebody lets them go on.
-    let gate = gateway.dir().join("gate");
-    let old = fs::read_to_string(gateway.config_file()).unwrap();
-    let wait = format!(
-        "while [ ! -e {} ]; do sleep 0.05; done; [ -e bad ]",
-        gate.display()
-    );
-    let config = old.replace("[ -e bad ]", &wait);
-    assert_ne!(config, old);
-    fs::write(gateway.config_file(), config).unwrap();
-    let whole = gateway.ctl_aside(["restart"]);
-    gateway.wait_status("a restart is under way", |status| {
-        status["stage"] == "restarting"
-    });
-    let refused = gateway.ctl(RESTART_WEB);
-    let text = said(&refused);
-    assert_eq!(refused.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("a restart is under way") && text.contains("gatewayctl sidecars restart web"),
-        "{text}"
-    );
-    fs::write(&gate, "").unwrap();
-    let done = whole.join().unwrap();
-    assert!(done.status.success(), "{}", said(&done));
-    let done = gateway.ctl(RESTART_WEB);
-    assert!(done.status.success(), "{}", said(&done));
     gateway.stop();
 }

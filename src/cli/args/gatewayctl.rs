@@ -230,10 +230,11 @@ pub enum SidecarsCommand {
     /// Its next copy is started and health-checked before it gets traffic; the old copy finishes its
     /// requests. One that must not run twice (overlap = false), or restarts by its own means (reload), does
     /// so as in a restart of the whole gateway. If the next copy does not become ready, the old one keeps
-    /// serving and the exit code is 1, as it is when clients failed. It runs with the configuration in
-    /// force: gatewayctl reload applies a newer one. While another restart is under way, and while the
-    /// gateway starts, drains or stops, it is refused, and the exit code is 1; a name that is not there
-    /// is wrong usage, with the exit code 2.
+    /// serving and the exit code is 1, as it is when clients of this sidecar failed. It runs with the
+    /// configuration in force, which gatewayctl reload renews, and with its env_file as that is now. While
+    /// another restart is under way, it waits for its turn. While no sidecar is started (safe mode, or the
+    /// wait after a crash), it is refused, and the exit code is 1; a name that is not there is wrong usage,
+    /// with the exit code 2.
     Restart(SidecarRestartArgs),
 }
 

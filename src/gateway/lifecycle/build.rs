@@ -1,5 +1,6 @@
 //! A generation under construction, and who waits for it.
 
+use super::queue::Queue;
 use super::vocabulary::{
     Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict, answer,
 };
@@ -18,21 +19,7 @@ pub struct Build {
     /// The same, asked since.
     pub(super) late: Vec<String>,
     /// What comes next: asked for after this one had read the configuration, or more than it does.
-    pub(super) then: Option<NextBuild>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct NextBuild {
-    pub(super) request: GenerationRequest,
-    pub(super) joined: Vec<String>,
-}
-
-impl NextBuild {
-    pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
-        std::iter::once(&self.request.id)
-            .chain(&self.joined)
-            .cloned()
-    }
+    pub(super) then: Queue,
 }
 
 impl Build {
@@ -48,20 +35,10 @@ impl Build {
 
     /// A restart joins a restart under way. What this build cannot fulfil any more waits.
     pub(super) fn ask(&mut self, request: GenerationRequest) {
-        let fulfils = self.fulfils(&request);
-        match &mut self.then {
-            Some(next) if request.strength() > next.request.strength() => {
-                let weaker = std::mem::replace(&mut next.request, request);
-                next.joined.push(weaker.id);
-            }
-            Some(next) => next.joined.push(request.id),
-            None if fulfils => self.late.push(request.id),
-            None => {
-                self.then = Some(NextBuild {
-                    request,
-                    joined: Vec::new(),
-                })
-            }
+        if self.then.is_empty() && self.fulfils(&request) {
+            self.late.push(request.id);
+        } else {
+            self.then.add(request, Vec::new());
         }
     }
 
@@ -75,7 +52,8 @@ impl Build {
             // request.
             Placement::Successor { update: true } | Placement::Next { .. } => false,
         };
-        // A reload waits even for a restart: that one has read the configuration already.
+        // A reload waits even for a restart: that one has read the configuration already. So does the restart
+        // of one sidecar: its program may have been replaced since.
         request.kind == RequestKind::Restart && self.kind == RequestKind::Restart && enough
     }
 
@@ -92,9 +70,8 @@ impl Build {
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
-        let next = self.then.iter().flat_map(NextBuild::everybody);
         let all = self.leader.iter().chain(&self.joined).chain(&self.late);
-        all.cloned().chain(next)
+        all.cloned().chain(self.then.everybody())
     }
 
     /// The request that this build is for, where request `id` joined it since it began.
@@ -103,25 +80,26 @@ impl Build {
         self.leader.as_deref().filter(|_| late)
     }
 
+    /// The request that this build is for, for whose end request `id` waits.
+    pub(super) fn awaited_by(&self, id: &str) -> Option<&str> {
+        let waits = self.then.everybody().any(|waiting| waiting == id);
+        self.leader.as_deref().filter(|_| waits)
+    }
+
     /// It failed: those who failed with it, and what comes next. Who asked since it began was not
     /// tried, and what it asked for may be the mended one.
-    pub(super) fn failed(self) -> (impl Iterator<Item = String>, Option<NextBuild>) {
+    pub(super) fn failed(self) -> (impl Iterator<Item = String>, Queue) {
         let mut late = self.late.into_iter();
-        let then = match (self.then, late.next()) {
-            (None, Some(id)) => Some(NextBuild {
-                request: GenerationRequest {
-                    id,
-                    kind: self.kind,
-                    budget: self.budget,
-                    place: self.place,
-                },
-                joined: late.collect(),
-            }),
-            (then, first) => then.map(|mut next| {
-                next.joined.extend(first.into_iter().chain(late));
-                next
-            }),
-        };
+        let mut then = self.then;
+        if let Some(id) = late.next() {
+            let request = GenerationRequest {
+                id,
+                kind: self.kind,
+                budget: self.budget,
+                place: self.place,
+            };
+            then.add(request, late.collect());
+        }
         (self.leader.into_iter().chain(self.joined), then)
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Budget, Fallback, Lifecycle, NextBuild, Origin, Phase, RequestKind, RequestVerdict,
-    answer,
+    Action, Budget, Fallback, Lifecycle, Origin, Phase, RequestKind, RequestVerdict, answer,
 };
 
 impl Lifecycle {
@@ -30,8 +29,12 @@ impl Lifecycle {
                 }];
                 actions.extend(build.done());
                 // Who asked after the successor had begun asks the successor.
-                let then = build.then.iter().flat_map(NextBuild::everybody);
-                actions.extend(then.map(|id| answer(id, RequestVerdict::Moved)));
+                actions.extend(
+                    build
+                        .then
+                        .everybody()
+                        .map(|id| answer(id, RequestVerdict::Moved)),
+                );
                 actions
             }
             other => {

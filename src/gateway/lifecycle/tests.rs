@@ -252,66 +252,89 @@ fn a_reload_that_finds_nothing_to_do_takes_no_number() {
     );
 }
 
-fn rejection(actions: &[Action]) -> &str {
-    match actions {
-        [
-            Action::Answer {
-                verdict: RequestVerdict::Rejected(why),
-                ..
-            },
-        ] => why,
-        _ => "",
-    }
-}
-
 #[test]
-fn one_sidecar_is_restarted_where_nothing_else_is_under_way() {
-    let web = || RequestKind::Sidecar("web".into());
+fn one_sidecar_waits_its_turn_and_a_restart_of_all_takes_it_along() {
+    let one = |name: &str| RequestKind::Sidecar(name.into());
+    let begins = |actions: &[Action], number: u64, of: &RequestKind, id: &str| {
+        let begun = actions.iter().any(|action| {
+            matches!(action, Action::Build { generation, kind, request: Some(request), .. }
+                if *generation == number && kind == of && request == id)
+        });
+        assert!(begun, "{actions:?}");
+    };
     let mut machine = serving();
-    let actions = machine.step(ask("a", web()), NOW);
-    assert!(
-        matches!(&actions[..], [Action::Build { generation: 2, kind, .. }] if *kind == web()),
-        "{actions:?}"
+    begins(
+        &machine.step(ask("a", one("web")), NOW),
+        2,
+        &one("web"),
+        "a",
     );
     // The one that serves shares sidecars with the next one.
     assert_eq!(machine.fallback(), None);
-    let refused = machine.step(ask("b", web()), NOW);
-    let why = rejection(&refused);
-    assert!(
-        why.contains("a restart of web is under way") && why.contains("sidecars restart web"),
-        "{refused:?}"
+    for (id, kind) in [
+        ("b", one("web")),
+        ("c", one("db")),
+        ("d", one("web")),
+        ("e", RequestKind::Reload),
+    ] {
+        assert_eq!(machine.step(ask(id, kind), NOW), [], "{id}");
+        assert_eq!(machine.awaited_by(id), Some("a"));
+    }
+    let mut other = machine.clone();
+    // Its program may have been replaced since the first one began: once more.
+    begins(&machine.step(Event::Built(2), NOW), 3, &one("web"), "b");
+    let actions = machine.step(Event::Built(3), NOW);
+    assert!(actions.contains(&coalesced("d", "b", 3)), "{actions:?}");
+    begins(&actions, 4, &one("db"), "c");
+    // One that fails stops nobody else.
+    begins(
+        &machine.step(Event::Broken(4, "no".into()), NOW),
+        5,
+        &RequestKind::Reload,
+        "e",
     );
-    // A whole restart waits for it: it is more.
-    assert_eq!(machine.step(ask("c", RequestKind::Restart), NOW), []);
-    let actions = machine.step(Event::Built(2), NOW);
-    assert!(
-        matches!(&actions[..], [Action::Serve { generation: 2, .. }, Action::Answer { id, verdict: RequestVerdict::Done(2) }, Action::Build { generation: 3, kind: RequestKind::Restart, .. }] if id == "a"),
-        "{actions:?}"
-    );
-    let refused = machine.step(ask("d", web()), NOW);
-    assert!(
-        rejection(&refused).contains("a restart is under way"),
-        "{refused:?}"
-    );
-    machine.step(Event::Broken(3, "no".into()), NOW);
-    machine.step(ask("e", web()), NOW);
-    machine.step(Event::Built(4), NOW);
-    assert_eq!(machine.fallback(), Some(2), "its copy of before still runs");
+    machine.step(Event::Built(5), NOW);
+    assert_eq!(machine.fallback(), Some(3), "its copy of before still runs");
 
-    let (mut starting, _) = Lifecycle::start(StartMode::First(Fallback::End));
-    let refused = starting.step(ask("a", web()), NOW);
-    assert!(rejection(&refused).contains("wait --ready"), "{refused:?}");
+    assert_eq!(other.step(ask("f", RequestKind::Restart), NOW), []);
+    let actions = other.step(Event::Built(2), NOW);
+    begins(&actions, 3, &RequestKind::Restart, "f");
+    other.step(ask("g", RequestKind::Restart), NOW);
+    other.step(ask("h", one("web")), NOW);
+    let mut failing = other.clone();
+    let actions = other.step(Event::Built(3), NOW);
+    for id in ["b", "c", "d", "e", "g"] {
+        assert!(
+            actions.contains(&coalesced(id, "f", 3)),
+            "{id}: {actions:?}"
+        );
+    }
+    begins(&actions, 4, &one("web"), "h");
+    // The restart that joined the failed one is tried by itself, and is more than what waits.
+    let actions = failing.step(Event::Broken(3, "no".into()), NOW);
+    begins(&actions, 4, &RequestKind::Restart, "g");
+    let actions = failing.step(Event::Built(4), NOW);
+    assert!(actions.contains(&coalesced("h", "g", 4)), "{actions:?}");
+}
+
+#[test]
+fn one_sidecar_is_not_started_while_all_wait() {
+    let web = || RequestKind::Sidecar("web".into());
     let later = StartMode::Later {
         at: NOW,
         then: Fallback::Safe,
     };
     let (mut waiting, _) = Lifecycle::start(later);
     let refused = waiting.step(ask("a", web()), NOW);
-    assert!(
-        rejection(&refused).contains("gatewayctl recover"),
-        "{refused:?}"
-    );
+    assert_eq!(refused, [reject("a".into(), NOT_STARTED)]);
     assert!(matches!(waiting.phase(), Phase::Waiting { .. }));
+    let (mut starting, _) = Lifecycle::start(StartMode::First(Fallback::End));
+    assert_eq!(starting.step(ask("a", web()), NOW), []);
+    let actions = starting.step(Event::Built(1), NOW);
+    assert!(
+        matches!(&actions[..], [Action::Serve { .. }, Action::Build { generation: 2, kind, .. }] if *kind == web()),
+        "{actions:?}"
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -127,15 +127,6 @@ pub struct GenerationRequest {
     pub place: Placement,
 }
 
-impl GenerationRequest {
-    pub(super) fn strength(&self) -> u8 {
-        match self.kind {
-            RequestKind::Restart => self.place.strength(),
-            RequestKind::Reload | RequestKind::Sidecar(_) => 0,
-        }
-    }
-}
-
 /// How a process comes to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StartMode {

@@ -294,15 +294,22 @@ impl Gateway {
         }
     }
 
-    /// Says so where a restart is part of another one that had begun before.
+    /// Says so where a restart is part of another one that had begun before, or waits for it.
     fn tell_joined(&self, id: String) {
-        let Some(into) = self.machine.joined_by(&id) else {
+        let ago = |into| self.requests.age_of(into).map(span).unwrap_or_default();
+        let text = if let Some(into) = self.machine.joined_by(&id) {
+            let ago = ago(into);
+            format!(
+                "{id} joins restart {into}, which began {ago} ago; if that one fails, it is tried by itself"
+            )
+        } else if let Some(before) = self.machine.awaited_by(&id) {
+            format!(
+                "{id} waits for the end of {before}, which began {} ago",
+                ago(before)
+            )
+        } else {
             return;
         };
-        let ago = self.requests.age_of(into).map(span).unwrap_or_default();
-        let text = format!(
-            "{id} joins restart {into}, which began {ago} ago; if that one fails, it is tried by itself"
-        );
         info!(REQUEST = id, "[gateway] {text}");
         self.reporter(Some(id)).tell(ProgressStage::Accepted, text);
     }
@@ -388,7 +395,7 @@ impl Gateway {
 }
 
 /// What to say of a sidecar that is not in this generation.
-fn no_sidecar(name: &str, current: Option<&Arc<Generation>>) -> String {
+pub(super) fn no_sidecar(name: &str, current: Option<&Arc<Generation>>) -> String {
     let names = current.into_iter().flat_map(|current| current.slots.keys());
     let names: Vec<&str> = names.map(String::as_str).collect();
     match &names[..] {

@@ -29,6 +29,7 @@ use crate::state::terms::{EndReason, ProgressStage};
 impl Gateway {
     /// Starts a successor that builds this generation.
     pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
+        self.begin_requests();
         let config = self.material.loaded.config.clone();
         self.make_room(&config, &RequestKind::Restart, Some(request));
         let report = self.reporter(Some(request.to_owned()));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use nix::sys::signal::Signal;
 
+use super::calls::no_sidecar;
 use super::{Gateway, StepScene};
 use crate::config::{Env, whereabouts};
 use crate::control::protocol::FailureCode;
@@ -200,6 +201,7 @@ impl Gateway {
 impl Gateway {
     /// Reads the configuration again, unless the process has just begun, and builds from it.
     fn build(&mut self, order: BuildOrder) {
+        self.begin_requests();
         if let Some(id) = &order.request {
             self.traces.perform(id);
         }
@@ -211,17 +213,25 @@ impl Gateway {
             // It was read a moment ago.
             return self.build_from(order, self.material.clone());
         }
-        if order.kind.sidecar().is_some() {
-            // The others run on, so the configuration in force stays: a reload applies a newer one.
-            return self.build_from(order, self.material.clone());
-        }
         let number = order.number;
+        let sidecar = order.kind.sidecar().map(str::to_owned);
+        if let Some(name) = &sidecar
+            && !self.material.loaded.config.sidecar.contains_key(name)
+        {
+            // It was there when that was asked for.
+            let why = no_sidecar(name, self.generations.current());
+            return self.broken(number, FailureCode::Rejected, &why);
+        }
         self.construction.order(order);
         self.supervision.working(&self.stage().1);
         let (before, flags) = (self.material.clone(), self.context.flags.clone());
         let (state, events) = (self.paths.state.clone(), self.events.clone());
         tokio::spawn(async move {
-            let read = move || before.reread(&flags, &state, nobody_serves);
+            let read = move || match sidecar {
+                // The others run on, so the configuration in force stays: a reload applies a newer one.
+                Some(name) => before.with_env_file_of(&name),
+                None => before.reread(&flags, &state, nobody_serves),
+            };
             let material = aside(READ, read).await.unwrap_or_else(|| {
                 let limit = READ.as_secs();
                 Err(format!(
@@ -230,6 +240,12 @@ impl Gateway {
             });
             events.send(LoopEvent::Read(number, Box::new(material)));
         });
+    }
+
+    /// A build begins, here or in a successor.
+    pub(super) fn begin_requests(&mut self) {
+        let serving = self.generations.info();
+        self.requests.build_begins(&serving, &self.context.front);
     }
 
     /// The configuration for this generation was read.

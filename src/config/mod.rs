@@ -24,6 +24,7 @@ mod reload;
 mod render;
 mod secrets;
 mod sidecar;
+mod start_order;
 mod sticky;
 mod types;
 pub mod unit_quoting;

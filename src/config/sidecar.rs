@@ -86,6 +86,12 @@ pub struct SidecarSpec {
     /// Whether old and new run side by side during a restart; true unless `port` is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<bool>,
+    /// The sidecars that are to be ready before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Whether the gateway is ready only with it.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub required: bool,
     /// How it is told to finish its work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainNotice>,
@@ -124,6 +130,10 @@ impl Default for Live {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn start_timeout() -> Dur {
     Dur::secs(60)
 }
@@ -147,6 +157,8 @@ impl SidecarSpec {
             start_timeout: start_timeout(),
             stop_timeout: stop_timeout(),
             overlap: None,
+            after: Vec::new(),
+            required: true,
             drain: None,
             reload: None,
             sticky: None,

@@ -11,6 +11,7 @@ use super::own_address::{UpstreamUrl, listener_at};
 use super::position::{locate, nearest};
 use super::reload::{Reload, ReloadMeans};
 use super::sidecar::{SidecarSpec, is_sidecar_name};
+use super::start_order;
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
@@ -30,8 +31,8 @@ pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), 
 type Refusal = (Vec<String>, String);
 
 /// The error at a key.
-fn refuse<const N: usize>(keys: [&str; N], message: impl Into<String>) -> Result<(), Refusal> {
-    Err((keys.map(str::to_owned).into(), message.into()))
+fn refuse<const N: usize>(at: [&str; N], why: impl Into<String>) -> Result<(), Refusal> {
+    Err((at.map(str::to_owned).into(), why.into()))
 }
 
 fn check_gateway(gateway: &GatewaySection) -> Result<(), Refusal> {
@@ -105,6 +106,8 @@ fn check_sidecars(config: &Config) -> Result<(), Refusal> {
     let mut ports = HashSet::new();
     for (name, spec) in &config.sidecar {
         check_sidecar(name, spec)?;
+        let why = start_order::contradiction(&config.sidecar, name);
+        why.map_or(Ok(()), |why| refuse(["sidecar", name, "after"], why))?;
         let Some(port) = spec.port else { continue };
         let at = ["sidecar", name, "port"];
         if !ports.insert(port) {

@@ -22,7 +22,7 @@ use super::slot::Slot;
 use crate::config::{Config, SidecarSpec};
 use crate::os::mutex::lock;
 use crate::os::task::caught;
-use crate::sidecar::{SidecarFailure, SidecarState};
+use crate::sidecar::SidecarFailure;
 use crate::state::terms::ProgressStage;
 
 /// How a generation is to be built.
@@ -68,6 +68,23 @@ impl Gate {
         let _ = self.ask.send(names.collect());
         let _ = self.released.await;
     }
+}
+
+/// What a generation needs of one of its sidecars before it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartNeed {
+    /// That it is ready.
+    Ready,
+    /// That its first start has ended, well or not: its copy in the process before may serve.
+    Tried,
+    Nothing,
+}
+
+/// A sidecar that a build has started.
+#[derive(Debug)]
+struct FreshSlot {
+    slot: Arc<Slot>,
+    need: StartNeed,
 }
 
 /// The sidecars that a build started: when it is given up, somebody else must see them to their
@@ -125,7 +142,8 @@ impl BuildPlan {
             let theirs = gate.as_ref().map(|gate| &gate.theirs);
             theirs.is_some_and(|theirs| theirs.contains(name) || !spec.overlaps())
         };
-        for (name, spec) in &config.sidecar {
+        let order = config.start_order().into_iter();
+        for (name, spec) in order.filter_map(|name| config.sidecar.get_key_value(name)) {
             match self.previous_slot(name) {
                 None if is_gated(name, spec) => gated.push((name, spec)),
                 Some(slot) if self.kind.sidecar().is_some_and(|one| one != name) => {
@@ -144,19 +162,21 @@ impl BuildPlan {
                     exclusive.push((Arc::clone(&slot), spec));
                     slots.insert(name.clone(), slot);
                 }
-                _ => fresh.push(self.start(name, spec)),
+                _ => fresh.push(self.start(name, spec, &fresh)),
             }
         }
         if let Some(gate) = gate.filter(|_| !gated.is_empty()) {
             self.settle_or_stop(&fresh).await?;
             gate.pass(gated.iter().map(|(name, _)| (*name).clone()))
                 .await;
-            fresh.extend(gated.into_iter().map(|(name, spec)| self.start(name, spec)));
+            for (name, spec) in gated {
+                fresh.push(self.start(name, spec, &fresh));
+            }
         }
         slots.extend(
             fresh
                 .iter()
-                .map(|slot| (slot.name().to_owned(), Arc::clone(slot))),
+                .map(|one| (one.slot.name().to_owned(), Arc::clone(&one.slot))),
         );
         let workers = self.context.workers;
         if self.previous.is_none() {
@@ -171,9 +191,11 @@ impl BuildPlan {
         let renewed = slots.iter().filter(|(name, _)| !kept.contains(*name));
         let renewed = renewed.map(|(name, slot)| {
             slot.renewed_for(self.number);
-            name.clone()
+            (name, slot)
         });
-        let renewed = renewed.collect();
+        // One that nothing waits for cannot show yet that clients reach it.
+        let renewed = renewed.filter(|(_, slot)| slot.spec().required || slot.is_ready());
+        let renewed = renewed.map(|(name, _)| name.clone()).collect();
         let mut generation = Generation::new(self.number, config, slots, workers, previous);
         generation.renewed = renewed;
         Ok(generation)
@@ -202,25 +224,48 @@ impl BuildPlan {
         try_join_all(slots.iter().map(restart)).await.map(drop)
     }
 
-    fn start(&self, name: &str, spec: &SidecarSpec) -> Arc<Slot> {
+    /// Starts a sidecar when those of `fresh` are ready after which it is to start. All others serve already,
+    /// here or in the process before.
+    fn start(&self, name: &str, spec: &SidecarSpec, fresh: &[FreshSlot]) -> FreshSlot {
         self.report
             .tell(ProgressStage::Starting, format!("starting {name}"));
         let before = self.previous_slot(name);
-        let slot = Slot::start(&self.context, name, spec, self.persist, before.as_ref());
+        let after = fresh.iter().map(|one| &one.slot);
+        let after = after.filter(|slot| spec.after.iter().any(|one| one == slot.name()));
+        let after = after.map(|slot| slot.starts_before()).collect();
+        let need = self.need(name, spec);
+        let persist = self.persist || need != StartNeed::Ready;
+        let slot = Slot::start(&self.context, name, spec, persist, after, before.as_ref());
         lock(&self.started.0).push(Arc::clone(&slot));
-        slot
+        FreshSlot { slot, need }
     }
 
-    async fn settle_or_stop(&self, fresh: &[Arc<Slot>]) -> Result<(), BuildError> {
-        let settled = try_join_all(fresh.iter().map(|slot| self.settle(slot))).await;
+    async fn settle_or_stop(&self, fresh: &[FreshSlot]) -> Result<(), BuildError> {
+        let settled = try_join_all(fresh.iter().map(|one| self.settle(one))).await;
         if settled.is_err() {
-            join_all(fresh.iter().map(|slot| slot.stop(Duration::MAX))).await;
+            join_all(fresh.iter().map(|one| one.slot.stop(Duration::MAX))).await;
         }
         settled.map(drop)
     }
 
-    async fn settle(&self, slot: &Slot) -> Result<(), BuildError> {
+    /// What this generation needs of a sidecar that it starts. One that is not required and serves is not
+    /// given up for a copy that does not start.
+    fn need(&self, name: &str, spec: &SidecarSpec) -> StartNeed {
+        let serves = self
+            .previous_slot(name)
+            .is_some_and(|before| before.is_ready());
+        match spec.required || serves {
+            true => StartNeed::Ready,
+            false if self.candidate => StartNeed::Tried,
+            false => StartNeed::Nothing,
+        }
+    }
+
+    async fn settle(&self, FreshSlot { slot, need }: &FreshSlot) -> Result<(), BuildError> {
         let name = slot.name().to_owned();
+        if *need == StartNeed::Nothing {
+            return Ok(());
+        }
         let slow = |text: &str| {
             let text = format!("{name} {text}");
             self.report.tell(ProgressStage::Starting, text);
@@ -231,7 +276,7 @@ impl BuildPlan {
                 self.report.tell(ProgressStage::Ready, text);
                 Ok(())
             }
-            Err(_) if self.persist => Ok(()),
+            Err(_) if self.persist || *need == StartNeed::Tried => Ok(()),
             Err(failure) if failure.may_blame_another() && self.runs_beside(slot) => {
                 Err(BuildError::Beside { name, failure })
             }
@@ -242,8 +287,7 @@ impl BuildPlan {
     /// Whether the generation before has, or may have, a copy of this sidecar that serves.
     fn runs_beside(&self, slot: &Slot) -> bool {
         let previous = self.previous_slot(slot.name());
-        let serves =
-            |previous: Arc<Slot>| matches!(previous.sidecar().state(), SidecarState::Ready { .. });
+        let serves = |previous: Arc<Slot>| previous.is_ready();
         // What the predecessor has is not known here; what must not run twice has ended there.
         let there = self.candidate && slot.spec().overlaps();
         there || previous.is_some_and(serves)

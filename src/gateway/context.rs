@@ -38,6 +38,7 @@ impl GatewayContext {
             redactor: self.redactor.clone(),
             run_dir: self.run_dir.clone(),
             persist,
+            after: Vec::new(),
             news: self.news.clone(),
         }
     }

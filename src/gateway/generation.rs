@@ -287,8 +287,17 @@ impl Generation {
         })
     }
 
-    /// Which sidecars are not ready, and why.
+    /// Which sidecars are not ready that have to be, and why.
     pub fn troubles(&self) -> Vec<String> {
+        self.not_ready(true)
+    }
+
+    /// Which of the others are not ready, and why.
+    pub fn optional_troubles(&self) -> Vec<String> {
+        self.not_ready(false)
+    }
+
+    fn not_ready(&self, required: bool) -> Vec<String> {
         let trouble = |slot: &Arc<Slot>| {
             let what = match slot.sidecar().state() {
                 SidecarState::Ready { .. } => return None,
@@ -309,7 +318,9 @@ impl Generation {
             };
             Some(format!("sidecar {} {what}", slot.name()))
         };
-        self.slots.values().filter_map(trouble).collect()
+        let slots = self.slots.values();
+        let slots = slots.filter(|slot| slot.spec().required == required);
+        slots.filter_map(trouble).collect()
     }
 
     /// Which sidecars are failing, ready at this moment or not, and why.

@@ -16,6 +16,7 @@ use super::slot::Slot;
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::os::process::ProcessTable;
 use crate::os::task::TaskEnd;
+use crate::proxy::SidecarGauges;
 use crate::sidecar::{Sidecar, SidecarState};
 use crate::state::terms::ProgressStage;
 
@@ -83,9 +84,31 @@ impl Generations {
             .map_or_else(Default::default, |one| one.info())
     }
 
-    /// Which sidecars of the current generation are not ready, and why.
+    /// Which sidecars of the current generation are not ready that have to be, and why.
     pub fn troubles(&self) -> Vec<String> {
         self.current().map_or_else(Vec::new, |one| one.troubles())
+    }
+
+    /// What the metrics tell of the sidecars of the current generation.
+    pub fn gauges(&self) -> Vec<SidecarGauges> {
+        let gauges = |slot: &Arc<Slot>| {
+            let ((name, pid), sidecar) = (named_pid(slot), slot.sidecar());
+            SidecarGauges {
+                name,
+                pid,
+                generation: slot.generation(),
+                ready: slot.is_ready(),
+                failing: sidecar.failing().is_some(),
+                restarts: sidecar.restarts(),
+            }
+        };
+        self.current_slots().map(gauges).collect()
+    }
+
+    /// Which of its sidecars that need not be ready are not, and why.
+    pub fn optional_troubles(&self) -> Vec<String> {
+        let current = self.current();
+        current.map_or_else(Vec::new, |one| one.optional_troubles())
     }
 
     /// Which sidecars of the current generation are failing, and why.

@@ -19,7 +19,9 @@ use crate::control::protocol::DrainCause;
 use crate::os::mutex::lock;
 use crate::os::port::ServerAddress;
 use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Sessions, Upstream};
-use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
+use crate::sidecar::{
+    Sidecar, SidecarFailure, SidecarStart, SidecarState, StartsBefore, drain_notice,
+};
 use crate::state::terms::ProgressStage;
 
 /// How long requests may finish before a server restarts by its own means: some servers end at once
@@ -55,18 +57,24 @@ struct Running {
 }
 
 impl Slot {
-    /// Starts a sidecar; its door is held until it is ready. `before` is the slot of its copy before.
+    /// Starts a sidecar when those of `after` are ready; its door is held until it is. `before` is the slot
+    /// of its copy before.
     pub fn start(
         context: &Arc<GatewayContext>,
         name: &str,
         spec: &SidecarSpec,
         persist: bool,
+        after: Vec<StartsBefore>,
         before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let door = Door::Held(format!("{name} is starting").into());
         let backend = Backend::new(name, door);
         backend.tickets.set_patience(spec.live.stalled.0);
-        let running = Running::start(context, name, spec, &backend, persist);
+        let start = SidecarStart {
+            after,
+            ..context.start(name, spec, persist)
+        };
+        let running = Running::start(start, &backend, context.workers);
         Arc::new(Self {
             name: name.to_owned(),
             backend,
@@ -208,7 +216,8 @@ impl Slot {
     ) -> Result<(), Arc<SidecarFailure>> {
         self.backend.tickets.set_patience(spec.live.stalled.0);
         self.backend.tickets.streams.go_on();
-        let next = Running::start(context, &self.name, spec, &self.backend, persist);
+        let start = context.start(&self.name, spec, persist);
+        let next = Running::start(start, &self.backend, context.workers);
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.
         *lock(&self.running) = next;
@@ -317,6 +326,29 @@ impl Slot {
         }
     }
 
+    /// What another one waits for that starts after it.
+    pub fn starts_before(&self) -> StartsBefore {
+        let running = self.running();
+        StartsBefore {
+            name: self.name.clone(),
+            state: running.sidecar.watch(),
+            required: running.spec.required,
+        }
+    }
+
+    /// Whether its sidecar can be used now.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.sidecar().state(), SidecarState::Ready { .. })
+    }
+
+    /// Waits until its sidecar has ended for good.
+    pub async fn has_ended(&self) {
+        let mut state = self.sidecar().watch();
+        let ended = |state: &SidecarState| matches!(state, SidecarState::Stopped { .. });
+        // An error means that its task is gone.
+        let _ = state.wait_for(ended).await;
+    }
+
     /// Lets requests to its sidecar again, after a drain that was recalled.
     pub fn reopen(&self, context: &GatewayContext) {
         let state = self.sidecar().watch();
@@ -339,24 +371,19 @@ fn sessions(spec: &SidecarSpec, before: Option<&Arc<Slot>>) -> Option<Arc<Sessio
 }
 
 impl Running {
-    fn start(
-        context: &Arc<GatewayContext>,
-        name: &str,
-        spec: &SidecarSpec,
-        backend: &Arc<Backend>,
-        persist: bool,
-    ) -> Self {
-        let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
+    fn start(start: SidecarStart, backend: &Arc<Backend>, workers: usize) -> Self {
+        let (name, spec) = (start.name.clone(), start.spec.clone());
+        let sidecar = Arc::new(Sidecar::start(start));
         let since = Arc::new(Mutex::new(Timestamp::now()));
         let doorkeeper = tokio::spawn(keep_door(
             Arc::clone(backend),
             sidecar.watch(),
             Arc::clone(&since),
-            name.to_owned(),
-            context.workers,
+            name,
+            workers,
         ));
         Self {
-            spec: spec.clone(),
+            spec,
             sidecar,
             doorkeeper: Arc::new(AbortOnDropHandle::new(doorkeeper)),
             since,

@@ -33,6 +33,7 @@ use super::request_head::HeadError;
 use super::request_id::X_REQUEST_ID;
 use super::response_body::ResponseBody;
 use super::seats::FIRST_REQUEST;
+use super::sidecar_gauges::{METRICS, used_now};
 use super::socket_read::BUFFER_MAX;
 use super::worker_context::WorkerContext;
 use super::{
@@ -327,9 +328,15 @@ async fn respond(
         front.stats.answered(response.status().as_u16());
         return response;
     }
+    let sidecars = match request.uri().path() {
+        METRICS if endpoints::authority(front, request.headers()).is_some() => {
+            Box::pin(used_now(front.sidecars())).await
+        }
+        _ => Vec::new(),
+    };
     // A passage asks what the sidecar answers, even where the gateway answers clients in its place.
     let own = (peer != Peer::Passage)
-        .then(|| endpoints::respond(front, table, peer, &request))
+        .then(|| endpoints::respond(front, table, peer, &request, &sidecars))
         .flatten();
     let own = match client.standing {
         Standing::Within(_) | Standing::Exempt => own,

@@ -12,18 +12,21 @@ use serde_json::json;
 use super::forwarded::Peer;
 use super::local_reply::{self, Form, Reason};
 use super::response_body::ResponseBody;
+use super::sidecar_gauges::{METRICS, SidecarGauges, Usage};
 use super::{Front, RoutingTable, metrics};
 use crate::control::access::Authority;
 
 /// The header by which the watchdog recognises a response of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
 
-/// The gateway's response, where the request is for the gateway itself.
+/// The gateway's response, where the request is for the gateway itself. The metrics tell of these
+/// `sidecars`.
 pub fn respond(
     front: &Arc<Front>,
     table: &RoutingTable,
     peer: Peer,
     request: &Request<Incoming>,
+    sidecars: &[(SidecarGauges, Usage)],
 ) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
     let ours = peer == Peer::Watchdog || table.settings.health_paths;
@@ -39,7 +42,7 @@ pub fn respond(
                 return Some(without_token(form()));
             }
             match path {
-                "/_gateway/metrics" => metrics::page(front, table, request.headers()),
+                METRICS => metrics::page(front, table, request.headers(), sidecars),
                 "/_gateway" | "/_gateway/" => page(front, table),
                 _ => local_reply::failure(
                     StatusCode::NOT_FOUND,

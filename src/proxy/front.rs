@@ -17,6 +17,7 @@ use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
 use super::log_throttle::LogThrottle;
 use super::response_body::ResponseBody;
 use super::routes::Routes;
+use super::sidecar_gauges::SidecarGauges;
 use super::stats::Stats;
 use super::wave::Wave;
 use super::{RoutingTable, Settings};
@@ -48,6 +49,8 @@ pub struct Front {
     health: watch::Sender<Arc<Vec<Reason>>>,
     /// Why requests without an open door are answered 503 at once.
     refusal: watch::Sender<Option<Arc<Refusal>>>,
+    /// The sidecars of the generation that serves, for the metrics.
+    sidecars: watch::Sender<Arc<Vec<SidecarGauges>>>,
     /// What `/readyz` reports as degraded, though it answers 200.
     remark: watch::Sender<Option<Arc<Reason>>>,
     /// The control protocol on the listeners, and the tokens of `/_gateway/…`.
@@ -79,6 +82,7 @@ impl Front {
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),
+            sidecars: watch::Sender::default(),
             remark: watch::Sender::new(None),
             control: Arc::default(),
             closing: AtomicBool::new(false),
@@ -121,6 +125,16 @@ impl Front {
             *current = Arc::new(reasons);
             change
         });
+    }
+
+    /// The sidecars of the generation that serves.
+    pub fn sidecars(&self) -> Arc<Vec<SidecarGauges>> {
+        Arc::clone(&self.sidecars.borrow())
+    }
+
+    /// Sets what the metrics tell of the sidecars.
+    pub fn set_sidecars(&self, sidecars: Vec<SidecarGauges>) {
+        self.sidecars.send_replace(Arc::new(sidecars));
     }
 
     /// While set, a request whose door is not open is answered 503 at once instead of waiting, and

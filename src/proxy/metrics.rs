@@ -3,12 +3,14 @@
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
 use super::response_body::ResponseBody;
 use super::route_stats::RouteStats;
+use super::sidecar_gauges::{SidecarGauges, Usage};
 use super::{Front, RoutingTable, local_reply};
 use crate::text::words::Words;
 
@@ -113,7 +115,12 @@ fn escaped(text: &str) -> String {
 }
 
 /// The page.
-pub fn page(front: &Front, table: &RoutingTable, headers: &HeaderMap) -> Response<ResponseBody> {
+pub fn page(
+    front: &Front,
+    table: &RoutingTable,
+    headers: &HeaderMap,
+    sidecars: &[(SidecarGauges, Usage)],
+) -> Response<ResponseBody> {
     let format = Format::of(headers);
     let mut page = Page {
         format,
@@ -121,6 +128,7 @@ pub fn page(front: &Front, table: &RoutingTable, headers: &HeaderMap) -> Respons
     };
     process(&mut page, front, table);
     routes(&mut page, table);
+    self::sidecars(&mut page, sidecars);
     if format == Format::OpenMetrics {
         page.text.push_str("# EOF\n");
     }
@@ -234,6 +242,61 @@ fn process(page: &mut Page, front: &Front, table: &RoutingTable) {
     let reached = reached.map(|(limit, count)| (limit.key().into(), count));
     let help = "Requests and answers that made no progress, by key of [limits].";
     page.counters("timeouts", help, "limit", reached);
+}
+
+/// A value of a sidecar.
+type GaugeOf = fn(&SidecarGauges) -> u64;
+
+/// What concerns each sidecar. A copy begins its counts at 0.
+fn sidecars(page: &mut Page, all: &[(SidecarGauges, Usage)]) {
+    let gauges: [(&str, &str, GaugeOf); 3] = [
+        (
+            "sidecar_ready",
+            "1 when requests can be sent to the sidecar.",
+            |one| one.ready.into(),
+        ),
+        (
+            "sidecar_failing",
+            "1 when the sidecar ends again and again.",
+            |one| one.failing.into(),
+        ),
+        (
+            "sidecar_generation",
+            "The generation for which the sidecar was started or restarted last.",
+            |one| one.generation,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.family(name, "gauge", help);
+        for (one, _) in all {
+            page.sample(name, &[("sidecar", &one.name)], value(one));
+        }
+    }
+    let help = "How often this copy of the sidecar was started again because it had ended.";
+    page.family("sidecar_restarts", "counter", help);
+    for (one, _) in all {
+        let labels = [("sidecar", &*one.name)];
+        page.sample("sidecar_restarts_total", &labels, one.restarts);
+    }
+    let help = "Resident memory of the processes of the sidecar; what they share counts for each.";
+    page.family("sidecar_memory_bytes", "gauge", help);
+    for (one, usage) in all {
+        if let Some(memory) = usage.memory_bytes {
+            page.sample("sidecar_memory_bytes", &[("sidecar", &one.name)], memory);
+        }
+    }
+    let help = "Processor time that the processes of the sidecar have used, and children that they reaped.";
+    page.family("sidecar_cpu_seconds", "counter", help);
+    for (one, usage) in all {
+        if let Some(millis) = usage.cpu_ms {
+            let seconds = Duration::from_millis(millis).as_secs_f64();
+            page.sample(
+                "sidecar_cpu_seconds_total",
+                &[("sidecar", &one.name)],
+                seconds,
+            );
+        }
+    }
 }
 
 /// What concerns each route.

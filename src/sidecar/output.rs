@@ -24,7 +24,7 @@ use crate::text::log::{OutputStream, SidecarLog};
 const LINE_MAX: usize = 16 * 1024;
 
 /// Lines kept for error messages, and how much of each: the error may stand above a long stack.
-const LAST_LINES: usize = 100;
+const LAST_LINES: usize = 120;
 const LAST_LINE_MAX: usize = 500;
 
 /// The last output of a sidecar, shared between the readers and the report of its death.
@@ -223,11 +223,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_last_lines_are_kept() {
         let output = SidecarOutput::new(None, Arc::default());
-        let text: String = (0..200).map(|n| format!("line {n}\n")).collect();
+        let text: String = (0..220).map(|n| format!("line {n}\n")).collect();
         Arc::clone(&output)
             .read(OutputStream::Err, text.as_bytes())
             .await;
         assert_eq!(lock(&output.last).front().unwrap(), "line 100");
-        assert_eq!(output.last_words().last().unwrap(), "line 199");
+        assert_eq!(output.last_words().last().unwrap(), "line 219");
     }
 }

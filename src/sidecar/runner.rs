@@ -92,7 +92,8 @@ impl Runner {
             let name = &self.start.name;
             warn!(SIDECAR = name, "[gateway] sidecar {name}: {unfilled}");
         }
-        while let Err(death) = self.attempt().await {
+        let begins = self.wait_for_others().await;
+        while begins && let Err(death) = self.attempt().await {
             if death.port_taken && port_tries < PORT_TRIES {
                 port_tries += 1;
                 continue;

@@ -34,6 +34,8 @@ pub struct SidecarStart {
     pub run_dir: PathBuf,
     /// Whether a first start that fails is tried again, with growing delays.
     pub persist: bool,
+    /// Those to wait for before its first start.
+    pub after: Vec<StartsBefore>,
     /// Takes what somebody must know of it besides its state.
     pub news: mpsc::UnboundedSender<SidecarNews>,
 }
@@ -110,6 +112,28 @@ pub enum SidecarState {
         /// Why, when nobody asked for it.
         failure: Option<Arc<SidecarFailure>>,
     },
+}
+
+/// A sidecar of the same generation that is to be ready before another one starts.
+#[derive(Clone, Debug)]
+pub struct StartsBefore {
+    pub name: String,
+    pub state: watch::Receiver<SidecarState>,
+    /// Whether nothing goes without it. For another one, its first attempt is waited for.
+    pub required: bool,
+}
+
+impl StartsBefore {
+    /// Whether the other one need not wait any more, as far as this one is concerned.
+    pub(super) fn is_settled(&self, state: &SidecarState) -> bool {
+        match state {
+            SidecarState::Starting { .. } => false,
+            SidecarState::Ready { .. } => true,
+            SidecarState::Backoff { .. }
+            | SidecarState::Stopping { .. }
+            | SidecarState::Stopped { .. } => !self.required,
+        }
+    }
 }
 
 /// Why a sidecar is not there.

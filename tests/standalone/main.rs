@@ -80,6 +80,7 @@ mod recovery;
 mod refusals;
 mod retries;
 mod routing;
+mod sidecar_order;
 mod sidecar_queue;
 mod sidecars;
 mod stale_trees;

@@ -43,7 +43,7 @@ pub fn load(gateway: &Gateway, path: &str) -> Running {
     load
 }
 
-pub fn flowed(loads: [Running; 2]) {
+pub fn flowed(loads: impl IntoIterator<Item = Running>) {
     for load in loads {
         load.flows(Part::New, 10);
         load.stop()

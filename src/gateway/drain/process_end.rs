@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::handover::Stopping;
@@ -55,8 +56,19 @@ impl EndingProcess {
         join_all(self.workers.iter().map(|one| one.close_connections())).await;
     }
 
+    /// Stops each sidecar when those have ended that started after it, which may use half of the time.
     pub async fn stop_sidecars(&self, limit: Duration) {
-        join_all(self.slots.iter().map(|slot| slot.stop(limit))).await;
+        let begun = Instant::now();
+        let stop = async |slot: &Arc<Slot>| {
+            let name = slot.name();
+            let needs_it = |other: &&Arc<Slot>| other.spec().after.iter().any(|one| one == name);
+            let others = self.slots.iter().filter(needs_it);
+            let ended = join_all(others.map(|other| other.has_ended()));
+            // Those that take longer than that do without it.
+            let _ = timeout(limit / 2, ended).await;
+            slot.stop(limit.saturating_sub(begun.elapsed())).await;
+        };
+        join_all(self.slots.iter().map(stop)).await;
         self.ending.wait().await;
     }
 }

@@ -412,6 +412,7 @@ impl Gateway {
             self.context.front.set_health(health);
         }
         self.context.front.set_remark(self.remark());
+        self.context.front.set_sidecars(self.generations.gauges());
         if self.is_serving() {
             let events = &self.events;
             self.supervision

@@ -90,6 +90,7 @@ impl Gateway {
             });
             let all: Vec<String> = std::iter::once(format!("generation {serves} serves"))
                 .chain(older)
+                .chain(self.generations.optional_troubles())
                 .chain(self.refused_copies.remarks())
                 .collect();
             (Stage::Ready, all.join("; "))
@@ -140,6 +141,11 @@ impl Gateway {
         if matches!(ladder.rung(), Rung::LastGood { .. }) {
             word = "the last good configuration serves";
             remarks.extend(ladder.sentence());
+        }
+        let optional = self.generations.optional_troubles();
+        if remarks.is_empty() && !optional.is_empty() {
+            word = "a server that is not required is not ready";
+            remarks = optional;
         }
         let why = remarks.join("; ");
         (!why.is_empty()).then_some(Reason { word, why })

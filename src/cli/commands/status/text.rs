@@ -93,8 +93,10 @@ impl StatusText<'_> {
             };
             let memory = sidecar.memory_bytes.map(mebibytes);
             let memory = memory.map_or(String::new(), |memory| format!(", {memory}"));
+            let cpu = sidecar.cpu_ms.map(span);
+            let cpu = cpu.map_or(String::new(), |cpu| format!(", cpu {cpu}"));
             let text = format!(
-                "{}  {}, {pid}, port {}{memory}{restarts}: {}",
+                "{}  {}, {pid}, port {}{memory}{cpu}{restarts}: {}",
                 padded(&sidecar.name, width),
                 sidecar.state,
                 sidecar.port,

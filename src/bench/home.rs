@@ -1,4 +1,4 @@
-//! The home of the gateway under measure: a directory of its own with configuration and state, and an
+//! The home of a gateway under measure: a directory of its own with configuration and state, and an
 //! environment in which nothing of the user's is.
 
 use std::ffi::OsString;

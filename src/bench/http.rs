@@ -121,6 +121,11 @@ impl ClientConnection {
         Ok(Self { sender, driver })
     }
 
+    /// Whether the other side has closed it, as far as it is known.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// One request, to the last byte of its answer.
     ///
     /// # Errors

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -12,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{BenchFailure, RestartEvidence};
-use super::gateway_process::{GatewayProcess, OutputLine};
 use super::log_lines::{Told, TraceFigures};
+use super::measured::{MeasuredServer, OutputLine};
 use super::probe::{ProbeResult, until_back};
 use super::resources::ResourceSnapshot;
 use super::stats::{tenths, thousandths};
-use crate::state::restart_intent::{self, Intent};
+use super::subject::Subject;
 
 /// The last step of a trace.
 const TRACE_END: &str = "restart.ready.total";
@@ -42,9 +40,12 @@ pub struct RestartIteration {
     pub index: usize,
     /// What failed first; null where nothing did.
     pub failure_code: Option<BenchFailure>,
+    /// Why it could not be asked to restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_detail: Option<String>,
     /// When the signal was sent, since the start of the sample.
     pub signal_sent_ms: Option<f64>,
-    /// When it said that it is ready.
+    /// When it said that it is ready; null of a server that is no gateway.
     pub gateway_ready_log_ms: Option<f64>,
     pub gateway_ready_log_line: Option<String>,
     /// When it said that it listens; null where it never stopped to.
@@ -91,7 +92,8 @@ impl RestartHeard {
 
 /// Restarts the gateway once.
 pub async fn restart(
-    gateway: &mut GatewayProcess,
+    gateway: &mut MeasuredServer,
+    subject: &Subject<'_>,
     index: usize,
     limits: BenchLimits,
 ) -> RestartIteration {
@@ -102,11 +104,7 @@ pub async fn restart(
     // What it said before the signal is not about this restart.
     while gateway.line_now().is_some() {}
     let began = Instant::now();
-    let sent = ask(gateway);
-    let mut seen = RestartSeen::default();
-    if sent.is_ok() {
-        seen = watch_it(gateway, began, limits.timeout).await;
-    }
+    let mut seen = watch_it(gateway, subject, began, limits.timeout).await;
     let took = began.elapsed().as_secs_f64() * 1000.0;
     let ready = snapshot("ready");
     let settled_at = Instant::now() + limits.post_ready_delay;
@@ -121,16 +119,17 @@ pub async fn restart(
         .cpu_ms
         .zip(before.cpu_ms)
         .map(|(now, then)| now.saturating_sub(then) as f64);
-    let failure_code = match sent {
-        Err(()) => Some(BenchFailure::RestartSignalFailed),
-        Ok(()) => seen.evidence().failure(),
+    let failure_code = match &seen.refused {
+        Some(_) => Some(BenchFailure::RestartSignalFailed),
+        None => seen.evidence(subject.speaks()).failure(),
     };
     let since = |line: &OutputLine| tenths((line.at - began).as_secs_f64() * 1000.0);
     let heard = seen.heard;
     RestartIteration {
         index,
         failure_code,
-        signal_sent_ms: sent.is_ok().then(|| tenths(since_start(began))),
+        signal_sent_ms: seen.refused.is_none().then(|| tenths(since_start(began))),
+        failure_detail: seen.refused,
         gateway_ready_log_ms: heard.ready.as_ref().map(since),
         gateway_ready_log_line: heard.ready.map(|line| line.text),
         http_listen_log_ms: heard.listening.as_ref().map(since),
@@ -145,22 +144,6 @@ pub async fn restart(
     }
 }
 
-/// Announces the restart and sends the signal.
-fn ask(gateway: &GatewayProcess) -> Result<(), ()> {
-    let intent = Intent {
-        pid: gateway.pid(),
-        created_at_ms: Timestamp::now()
-            .as_millisecond()
-            .try_into()
-            .unwrap_or_default(),
-        reason: "benchmark".to_owned(),
-        force: false,
-        wait_ms: None,
-    };
-    restart_intent::write(&gateway.home().state(), &intent).map_err(drop)?;
-    gateway.signal(Signal::SIGUSR1).map_err(drop)
-}
-
 /// What was seen of a restart.
 #[derive(Debug, Default)]
 struct RestartSeen {
@@ -168,11 +151,19 @@ struct RestartSeen {
     healthz: ProbeResult,
     readyz: ProbeResult,
     exited: bool,
+    /// Why it could not be asked.
+    refused: Option<String>,
+    /// Whether who asked it is done.
+    asked: bool,
 }
 
 impl RestartSeen {
-    fn evidence(&self) -> RestartEvidence {
-        let ready_line = self.heard.ready.is_some();
+    /// Of a server that says when it is ready, or of one of which only the answers are known.
+    fn evidence(&self, speaks: bool) -> RestartEvidence {
+        let ready_line = match speaks {
+            true => self.heard.ready.is_some(),
+            false => self.asked,
+        };
         // Without a ready line there is no probe after it: then the last answer counts.
         let good = |probe: &ProbeResult| match ready_line {
             true => probe.ms.is_some(),
@@ -182,36 +173,58 @@ impl RestartSeen {
             child_exited: self.exited,
             healthz_good: good(&self.healthz),
             readyz_good: good(&self.readyz),
-            begun: self.heard.begun,
+            begun: self.heard.begun || !speaks,
             ready_line,
-            trace: self.heard.is_traced(),
+            trace: self.heard.is_traced() || !speaks,
         }
     }
 }
 
-async fn watch_it(gateway: &mut GatewayProcess, began: Instant, limit: Duration) -> RestartSeen {
-    let mut seen = RestartSeen::default();
-    let (deadline, listen, ended) = (began + limit, gateway.listen(), gateway.ended());
+async fn watch_it(
+    server: &mut MeasuredServer,
+    subject: &Subject<'_>,
+    began: Instant,
+    limit: Duration,
+) -> RestartSeen {
+    let (mut seen, speaks) = (RestartSeen::default(), subject.speaks());
+    let (deadline, listen, ended) = (began + limit, server.listen(), server.ended());
     let (ready, is_ready) = watch::channel(None);
     let stop = CancellationToken::new();
-    let probe = |path| until_back(&listen, path, began, is_ready.clone(), stop.clone());
-    let probes = async { tokio::join!(probe("/healthz"), probe("/readyz")) };
+    let probe = |path| {
+        let (ready, stop) = (is_ready.clone(), stop.clone());
+        until_back(&listen, path, subject.quiet(), began, ready, stop)
+    };
+    let probes = async { tokio::join!(probe(subject.alive()), probe(subject.ready())) };
     let mut probes = std::pin::pin!(probes);
+    let mut asking = std::pin::pin!(subject.restart(server.handle(), limit));
     let mut results = None;
     let mut trace_due = deadline;
-    while results.is_none() || !seen.heard.is_traced() {
+    while results.is_none() || (speaks && !seen.heard.is_traced()) {
         tokio::select! {
+            asked = &mut asking, if !seen.asked => {
+                seen.asked = true;
+                if let Err(why) = asked {
+                    seen.refused = Some(why);
+                    break;
+                }
+                if !speaks {
+                    ready.send_replace(Some(Instant::now()));
+                }
+            }
             back = &mut probes, if results.is_none() => {
                 results = Some(back);
                 if seen.heard.ready.is_some() {
                     trace_due = deadline.min(Instant::now() + TRACE_PATIENCE);
                 }
             }
-            line = gateway.line() => {
+            line = server.line() => {
                 seen.heard.add(line);
-                ready.send_replace(seen.heard.ready.as_ref().map(|line| line.at));
+                if let Some(line) = &seen.heard.ready && speaks {
+                    ready.send_replace(Some(line.at));
+                }
             }
-            () = ended.wait() => {
+            // Another server may be replaced by a process that is none of its own.
+            () = ended.wait(), if speaks => {
                 seen.exited = true;
                 break;
             }

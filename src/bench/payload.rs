@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::case::BenchCase;
 use super::failure::BenchFailure;
 use super::iteration::RestartIteration;
 use super::resources::SlopeSummary;
 use super::sample::RestartSample;
 use super::stats::{SummaryStats, thousandths};
+use super::subject::Subject;
 
 /// The answer of `gatewayctl bench restart`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -18,10 +18,10 @@ use super::stats::{SummaryStats, thousandths};
 pub struct RestartBenchAnswer {
     /// Whether nothing failed.
     pub ok: bool,
-    /// The program under measure.
+    /// The program under measure, or the command of another server.
     pub entry: String,
-    /// What it says with --version.
-    pub version: String,
+    /// What it says with --version; null of another server.
+    pub version: Option<String>,
     /// When the benchmark ended.
     pub generated_at: String,
     /// Operating system and processor.
@@ -29,12 +29,12 @@ pub struct RestartBenchAnswer {
     pub results: Vec<CaseResult>,
 }
 
-/// A case.
+/// A case, or another server.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaseResult {
     pub id: &'static str,
-    pub name: &'static str,
+    pub name: String,
     pub samples: Vec<RestartSample>,
     pub summary: CaseSummary,
 }
@@ -68,10 +68,10 @@ pub struct CaseSummary {
 }
 
 impl CaseResult {
-    pub fn new(case: BenchCase, samples: Vec<RestartSample>) -> Self {
+    pub fn new(subject: &Subject<'_>, samples: Vec<RestartSample>) -> Self {
         Self {
-            id: case.id(),
-            name: case.name(),
+            id: subject.id(),
+            name: subject.name(),
             summary: CaseSummary::of(&samples),
             samples,
         }

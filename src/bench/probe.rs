@@ -2,6 +2,7 @@
 //! before; and what they saw of a restart.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -36,7 +37,7 @@ pub struct ProbeAnswer {
 #[derive(Clone, Debug)]
 pub struct Probing {
     pub listen: Listen,
-    pub path: &'static str,
+    pub path: Arc<str>,
     pub timeout: Duration,
     /// The time to the next probe, where nothing good was answered for so long.
     pub pause: fn(Duration) -> Duration,
@@ -88,7 +89,7 @@ impl Probing {
 
 async fn probe(what: Probing) -> ProbeAnswer {
     let sent = Instant::now();
-    let answer = timeout(what.timeout, http::ask(&what.listen, what.path)).await;
+    let answer = timeout(what.timeout, http::ask(&what.listen, &what.path)).await;
     ProbeAnswer {
         sent,
         ended: Instant::now(),
@@ -199,21 +200,24 @@ impl ProbeTally {
     }
 }
 
-/// Probes a path until it has a good answer to a probe that was sent at `ready` or later, or until `stop`.
+/// Probes a path until it has a good answer to a probe that was sent at `ready` or later, and `quiet` after that
+/// and after the last bad probe; or until `stop`.
 pub async fn until_back(
     listen: &Listen,
-    path: &'static str,
+    path: &str,
+    quiet: Duration,
     began: Instant,
     ready: watch::Receiver<Option<Instant>>,
     stop: CancellationToken,
 ) -> ProbeResult {
     let probing = Probing {
         listen: listen.clone(),
-        path,
+        path: path.into(),
         timeout: TIMEOUT,
         pause: |_| EVERY,
     };
     let (done, mut tally) = (CancellationToken::new(), ProbeTally::new(began));
+    let mut last_bad = None;
     let end = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -223,7 +227,11 @@ pub async fn until_back(
     let tell = |probe: ProbeAnswer| {
         let ready = *ready.borrow();
         let good = tally.add(&probe, ready);
-        if good && ready.is_some_and(|ready| probe.sent >= ready) {
+        if !good {
+            last_bad = last_bad.max(Some(probe.ended));
+        } else if let Some(ready) = ready
+            && probe.sent >= last_bad.unwrap_or(ready).max(ready) + quiet
+        {
             done.cancel();
         }
         good

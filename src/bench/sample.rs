@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::case::BenchCase;
 use super::failure::BenchFailure;
-use super::gateway_process::{GatewayEnd, GatewayProcess};
 use super::iteration::{BenchLimits, RestartIteration, restart};
+use super::load::{LoadPlan, LoadRun};
+use super::load_report::LoadReport;
 use super::log_lines::{Told, TraceFigures};
+use super::measured::{MeasuredEnd, MeasuredServer};
 use super::probe::{ProbeResult, until_back};
 use super::resources::ResourceSlope;
 use super::stats::tenths;
+use super::subject::Subject;
 
 /// One life of the gateway.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -29,6 +31,8 @@ pub struct RestartSample {
     pub start: SampleStart,
     pub iterations: Vec<RestartIteration>,
     pub resource_slope: ResourceSlope,
+    /// What clients saw; null without a load.
+    pub load: Option<LoadReport>,
     /// The most memory of all snapshots, in MiB.
     pub max_rss_mb: Option<f64>,
     /// The exit code of the gateway when it was asked to end.
@@ -58,13 +62,17 @@ pub struct SampleStart {
 /// What a benchmark measures, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchPlan<'a> {
-    /// The gateway under measure.
-    pub gateway: &'a Path,
-    /// The program whose `bench serve` is a server.
-    pub own: &'a Path,
+    pub subject: Subject<'a>,
     pub restarts: usize,
     pub limits: BenchLimits,
+    /// Requests a second on new connections, and as many on kept ones; 0 for no load.
+    pub per_second: u32,
+    /// How many connections are kept.
+    pub kept: u32,
 }
+
+/// The load runs so long before the first restart and after the last one.
+const UNDISTURBED: Duration = Duration::from_secs(1);
 
 /// Measures one life. The gateway is in `running` as long as it lives, so that who gives up can end it;
 /// `told` hears of each restart.
@@ -73,29 +81,48 @@ pub struct BenchPlan<'a> {
 /// When it cannot be started.
 pub async fn measure(
     plan: &BenchPlan<'_>,
-    case: BenchCase,
-    running: &mut Option<GatewayProcess>,
+    running: &mut Option<MeasuredServer>,
     mut told: impl FnMut(&RestartIteration),
 ) -> io::Result<RestartSample> {
-    let gateway = running.insert(GatewayProcess::start(case, plan.gateway, plan.own)?);
-    let (start, mut failure) = begin(gateway, plan.limits).await;
+    let gateway = running.insert(MeasuredServer::start(&plan.subject)?);
+    let (start, mut failure) = begin(gateway, &plan.subject, plan.limits).await;
     let mut iterations = Vec::new();
+    let load = match (plan.per_second, failure) {
+        (1.., None) => Some(LoadRun::start(LoadPlan {
+            listen: gateway.listen(),
+            path: plan.subject.load_path().to_owned(),
+            per_second: plan.per_second,
+            kept: plan.kept,
+        })?),
+        _ => None,
+    };
+    if load.is_some() {
+        sleep(UNDISTURBED).await;
+    }
     while failure.is_none() && iterations.len() < plan.restarts {
-        let iteration = restart(gateway, iterations.len() + 1, plan.limits).await;
+        let iteration = restart(gateway, &plan.subject, iterations.len() + 1, plan.limits).await;
         told(&iteration);
         failure = iteration.failure_code;
         iterations.push(iteration);
     }
+    let load = match load {
+        Some(load) => {
+            sleep(UNDISTURBED).await;
+            load.finish().await
+        }
+        None => None,
+    };
     let end = match running.take() {
         Some(gateway) => gateway.stop().await,
-        None => GatewayEnd {
+        None => MeasuredEnd {
             status: None,
             clean: true,
             tail: Vec::new(),
         },
     };
     let failure = failure.or(match end.clean {
-        true if end.code() == Some(0) => None,
+        // Many end by the signal that asks them to.
+        true if end.code() == Some(0) || !plan.subject.speaks() => None,
         true => Some(BenchFailure::ChildNonzeroExit),
         false => Some(BenchFailure::CleanupFailed),
     });
@@ -109,6 +136,7 @@ pub async fn measure(
         resource_slope: ResourceSlope::of(settled),
         max_rss_mb: snapshots().filter_map(|it| it.rss_mb).reduce(f64::max),
         iterations,
+        load,
         child_exit_code: end.code(),
         child_signal: end.signal(),
         output_tail: end.tail,
@@ -117,7 +145,8 @@ pub async fn measure(
 
 /// Waits until it is there: both probes good, and the line that says ready.
 async fn begin(
-    gateway: &mut GatewayProcess,
+    gateway: &mut MeasuredServer,
+    subject: &Subject<'_>,
     limits: BenchLimits,
 ) -> (SampleStart, Option<BenchFailure>) {
     let mut start = SampleStart::default();
@@ -127,11 +156,16 @@ async fn begin(
     // Any good answer will do: nothing was there before.
     let (_ready, is_ready) = watch::channel(Some(began));
     let stop = CancellationToken::new();
-    let probe = |path| until_back(&listen, path, began, is_ready.clone(), stop.clone());
-    let probes = async { tokio::join!(probe("/healthz"), probe("/readyz")) };
+    let probe = |path| {
+        let (ready, stop) = (is_ready.clone(), stop.clone());
+        until_back(&listen, path, Duration::ZERO, began, ready, stop)
+    };
+    let probes = async { tokio::join!(probe(subject.alive()), probe(subject.ready())) };
     let mut probes = std::pin::pin!(probes);
     let mut results = None;
-    while results.is_none() || start.initial_gateway_ready_log_ms.is_none() {
+    let is_silent =
+        |start: &SampleStart| subject.speaks() && start.initial_gateway_ready_log_ms.is_none();
+    while results.is_none() || is_silent(&start) {
         tokio::select! {
             back = &mut probes, if results.is_none() => results = Some(back),
             line = gateway.line() => {
@@ -172,7 +206,7 @@ async fn begin(
         Some(BenchFailure::InitialHealthzTimeout)
     } else if start.initial_readyz.ms.is_none() {
         Some(BenchFailure::InitialReadyzTimeout)
-    } else if start.initial_gateway_ready_log_ms.is_none() {
+    } else if is_silent(&start) {
         Some(BenchFailure::InitialReadyLogTimeout)
     } else {
         None

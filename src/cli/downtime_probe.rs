@@ -1,21 +1,18 @@
 //! What a client sees during a restart: a new connection to the front door every 25 ms, less often during
 //! an outage.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use crate::bench::http;
+use crate::bench::probe::{ProbeAnswer, Probing};
 use crate::config::Listen;
 use crate::control::protocol::{SidecarStateName, Status};
 use crate::text::absent;
@@ -36,8 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request without an answer for this long is one that a person notices.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A status line is shorter; what is longer is not HTTP.
-const LINE_MAX: u64 = 1024;
+/// What is asked for.
+const PATH: &str = "/healthz";
 
 /// What a probe of the front door saw, every 25 ms and less often during an outage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -108,7 +105,10 @@ impl DowntimeProbe {
     /// perhaps with 404.
     pub async fn start(status: &Status) -> Option<Self> {
         let listen = reachable(status.listeners.first()?.parse().ok()?);
-        let good = timeout(START_TIMEOUT, ask(&listen)).await.ok()?.ok()?;
+        let good = timeout(START_TIMEOUT, http::ask(&listen, PATH))
+            .await
+            .ok()?
+            .ok()?;
         if good >= 500 {
             return None;
         }
@@ -138,63 +138,24 @@ pub fn not_serving(status: &Status) -> Vec<String> {
     down.map(|sidecar| sidecar.name.clone()).collect()
 }
 
-async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
+async fn run(listen: Listen, good: u16, stopped: oneshot::Receiver<()>) -> Downtime {
     let mut tally = Tally::default();
     tally.seen.address = listen.to_string();
-    // Counted in the order in which they were sent, and when each was.
-    let (mut under_way, mut sent) = (FuturesOrdered::new(), VecDeque::new());
-    let mut next = Instant::now();
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            () = sleep_until(next) => {
-                let now = Instant::now();
-                sent.push_back(now);
-                under_way.push_back(tokio::spawn(send(listen.clone(), good)));
-                let outage = tally.down_since.or(sent.front().copied());
-                next = now + pause(outage.map_or(Duration::ZERO, |since| now - since));
-            }
-            Some(request) = under_way.next() => {
-                sent.pop_front();
-                request.into_iter().for_each(|request| tally.add(request));
-            }
-        }
-    }
-    while let Some(request) = under_way.next().await {
-        request.into_iter().for_each(|request| tally.add(request));
-    }
+    let probing = Probing {
+        listen,
+        path: PATH.into(),
+        timeout: TIMEOUT,
+        pause,
+    };
+    // Its sender is dropped at the end.
+    let stop = async { drop(stopped.await) };
+    probing.run(stop, |probe| tally.add(&probe, good)).await;
     tally.finish(Instant::now())
 }
 
 /// The time to the next probe, where nothing was answered for so long.
 fn pause(outage: Duration) -> Duration {
     EVERY.max(outage / OF_OUTAGE)
-}
-
-/// One request and how it ended.
-struct ProbeRequest {
-    sent: Instant,
-    ended: Instant,
-    failure: Option<String>,
-}
-
-async fn send(listen: Listen, good: u16) -> ProbeRequest {
-    let sent = Instant::now();
-    let failure = match timeout(TIMEOUT, ask(&listen)).await {
-        Err(_) => Some("timed out".to_owned()),
-        Ok(Ok(status)) => (status != good).then(|| format!("status {status}")),
-        Ok(Err(error)) => Some(match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => "refused".to_owned(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".to_owned(),
-            io::ErrorKind::UnexpectedEof => "cut".to_owned(),
-            _ => error.to_string(),
-        }),
-    };
-    ProbeRequest {
-        sent,
-        ended: Instant::now(),
-        failure,
-    }
 }
 
 #[derive(Default)]
@@ -204,20 +165,28 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, request: ProbeRequest) {
+    /// Counts a probe, and says whether it was good.
+    fn add(&mut self, probe: &ProbeAnswer, good: u16) -> bool {
         self.seen.sent += 1;
-        match request.failure {
+        let failure = match &probe.answer {
+            Ok(status) if *status == good => None,
+            Ok(status) => Some(format!("status {status}")),
+            Err(lost) => Some(lost.to_string()),
+        };
+        let is_good = failure.is_none();
+        match failure {
             Some(failure) => {
                 self.seen.failed += 1;
                 *self.seen.failures.entry(failure).or_default() += 1;
-                self.down_since.get_or_insert(request.sent);
+                self.down_since.get_or_insert(probe.sent);
             }
             None => {
-                let took = request.ended.saturating_duration_since(request.sent);
+                let took = probe.ended.saturating_duration_since(probe.sent);
                 self.seen.slowest_ms = self.seen.slowest_ms.max(took.as_millis() as u64);
-                self.up_at(request.sent);
+                self.up_at(probe.sent);
             }
         }
+        is_good
     }
 
     fn up_at(&mut self, at: Instant) {
@@ -246,37 +215,13 @@ fn reachable(mut listen: Listen) -> Listen {
     listen
 }
 
-/// The status that `/healthz` answers on a new connection.
-async fn ask(listen: &Listen) -> io::Result<u16> {
-    match listen {
-        Listen::Tcp(addr) => speak(TcpStream::connect(addr).await?).await,
-        Listen::Unix(path) => speak(UnixStream::connect(path).await?).await,
-    }
-}
-
-async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<u16> {
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUser-Agent: gatewayctl\r\nConnection: close\r\n\r\n").await?;
-    let mut line = String::new();
-    let mut reader = BufReader::new(stream);
-    (&mut reader).take(LINE_MAX).read_line(&mut line).await?;
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let status = line
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1))
-        .and_then(|status| status.trim().parse().ok());
-    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not HTTP"))?;
-    // To the end: leaving early would make the server see a reset.
-    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
-    Ok(status)
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::bench::http::Lost;
     use crate::control::fake_gateway;
 
     #[test]
@@ -284,18 +229,19 @@ mod tests {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let mut tally = Tally::default();
-        for (sent, ended, failure) in [
-            (0, 2, None),
-            (25, 26, Some("refused")),
-            (50, 51, Some("refused")),
-            (75, 85, None),
-            (100, 101, Some("reset")),
+        for (sent, ended, answer) in [
+            (0, 2, Ok(200)),
+            (25, 26, Err(Lost::Refused)),
+            (50, 51, Err(Lost::Refused)),
+            (75, 85, Ok(200)),
+            (100, 101, Err(Lost::Reset)),
         ] {
-            tally.add(ProbeRequest {
+            let probe = ProbeAnswer {
                 sent: at(sent),
                 ended: at(ended),
-                failure: failure.map(str::to_owned),
-            });
+                answer,
+            };
+            tally.add(&probe, 200);
         }
         let seen = tally.finish(at(110));
         assert_eq!(

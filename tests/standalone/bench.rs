@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::gateway::{family_of, said, scrub};
-use crate::support::{schema, servers, wait};
+use crate::support::{port, schema, servers, wait};
 
 /// `gatewayctl bench ARGUMENTS` with a directory for its files.
 fn bench(program: &Path, dir: &Path, arguments: &[&str]) -> Command {
@@ -252,6 +252,177 @@ fn a_server_that_is_away_for_300_ms_is_down_for_300_ms() {
     assert!(
         tail.contains("intent gateway-restart own=True reason=benchmark"),
         "{tail}"
+    );
+}
+
+/// A server that restarts in a known way, measured as any server.
+fn ruler(way: &str, more: &[&str]) -> (Value, Output) {
+    let dir = tempfile::tempdir().unwrap();
+    let port = port::private();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/ruler_server.py");
+    let target = format!("python3 {script} {way} $BENCH_PORT");
+    let output = bench(own(), dir.path(), &["restart", "--json", "--target"])
+        .args([&target, "--ready", "/", "--restarts", "2", "--port"])
+        .arg(port.to_string())
+        .args(more)
+        .output()
+        .unwrap();
+    let answer = schema::object(&output, "bench-restart");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(answer["results"][0]["id"], "target");
+    (answer["results"][0]["samples"][0].clone(), output)
+}
+
+/// What the server said at its end that it did.
+fn counted(sample: &Value, name: &str) -> f64 {
+    let lines = sample["outputTail"].as_array().unwrap().iter();
+    let told = lines.filter_map(|line| line.as_str()?.strip_prefix("counts "));
+    let words = told.flat_map(str::split_whitespace);
+    let mut found = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    found.next_back().unwrap().parse().unwrap()
+}
+
+#[test]
+fn any_server_is_down_as_long_as_it_is_away() {
+    if !servers::have("python3") {
+        return;
+    }
+    let (sample, output) = ruler("sleeps-300", &["--trigger", "signal:USR1"]);
+    let text = said(&output);
+    let told = sample["outputTail"].as_array().unwrap().iter();
+    let told: Vec<f64> = told
+        .filter_map(|line| {
+            line.as_str()?
+                .strip_prefix("restarted in ")?
+                .strip_suffix(" ms")
+        })
+        .map(|ms| ms.parse().unwrap())
+        .collect();
+    assert_eq!(told.len(), 2, "{text}");
+    for (iteration, away) in sample["iterations"].as_array().unwrap().iter().zip(&told) {
+        let down = number(&iteration["readyz"]["downtimeMs"]);
+        assert!((down - away).abs() < 75.0, "{down} of {away}: {text}");
+    }
+    let new = &sample["load"]["new"];
+    let most = told.iter().copied().fold(0.0, f64::max);
+    let gap = number(&new["longestGapMs"]);
+    assert!((gap - most).abs() < 75.0, "{gap} of {most}: {text}");
+    // 200 a second, and nobody listens for 300 ms, twice.
+    let refused = number(&new["refused"]) + number(&new["reset"]) + number(&new["cut"]);
+    assert!((80.0..=160.0).contains(&refused), "{refused}: {text}");
+    assert_eq!(number(&new["failed"]), refused, "{text}");
+}
+
+#[test]
+fn each_dropped_cut_and_refused_request_is_counted_as_such() {
+    if !servers::have("python3") {
+        return;
+    }
+    let trigger = "kill -USR1 $BENCH_PID";
+    let (sample, output) = ruler("drops", &["--trigger", trigger, "--rate", "300"]);
+    let text = said(&output);
+    let kept = &sample["load"]["kept"];
+    let asked = counted(&sample, "asked");
+    assert!(
+        asked >= 600.0 && number(&kept["sent"]) == asked,
+        "{asked}: {text}"
+    );
+    for (field, name) in [
+        ("cut", "dropped"),
+        ("truncated", "cut"),
+        ("non200", "refusing"),
+    ] {
+        let count = counted(&sample, name);
+        assert!(count >= (asked / 100.0).floor(), "{name}: {text}");
+        assert_eq!(number(&kept[field]), count, "{field}: {text}");
+    }
+    assert_eq!(sample["load"]["new"]["failed"], 0, "{text}");
+}
+
+#[test]
+fn a_stall_of_50_ms_is_seen_and_nothing_fails() {
+    if !servers::have("python3") {
+        return;
+    }
+    let (sample, output) = ruler(
+        "stalls-50",
+        &["--trigger", "signal:SIGUSR1", "--rate", "400"],
+    );
+    let text = said(&output);
+    for part in ["new", "kept"] {
+        let part = &sample["load"][part];
+        assert_eq!(part["failed"], 0, "{text}");
+        let (most, gap) = (number(&part["maxMs"]), number(&part["longestGapMs"]));
+        assert!(most >= 45.0 && gap >= 40.0, "{most} {gap}: {text}");
+        // Twice 50 ms of some 4 s, so one of 40 requests: a load that waits would not see them there.
+        assert!(number(&part["p999Ms"]) >= 40.0, "{text}");
+    }
+}
+
+#[test]
+fn a_target_is_named_in_full_and_its_port_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let run = |arguments: &[&str]| {
+        let output = bench(own(), dir.path(), &["restart"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), said(&output))
+    };
+    let (code, text) = run(&["--target", "true"]);
+    assert!(code == Some(2) && text.contains("--trigger"), "{text}");
+    let all = [
+        "--target",
+        "true",
+        "--trigger",
+        "signal:HUP",
+        "--ready",
+        "/",
+        "--port",
+        &port,
+    ];
+    let (code, text) = run(&all);
+    assert!(
+        code == Some(5) && text.contains("another program listens"),
+        "{text}"
+    );
+    let (code, text) = run(&[
+        "--target",
+        "true",
+        "--trigger",
+        "signal:NO",
+        "--ready",
+        "/",
+        "--port",
+        "1",
+    ]);
+    assert!(code == Some(2) && text.contains("is no signal"), "{text}");
+    drop(taken);
+}
+
+#[test]
+fn a_trigger_that_fails_says_how() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/ruler_server.py");
+    let target = format!("python3 {script} calm $BENCH_PORT");
+    let port = port::private().to_string();
+    let all = [
+        "restart", "--rate", "0", "--ready", "/", "--port", &port, "--target", &target,
+    ];
+    let output = bench(own(), dir.path(), &all)
+        .args(["--trigger", "echo no such service; exit 4"])
+        .output()
+        .unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("restart_signal_failed: ") && text.contains("no such service"),
+        "{text}"
     );
 }
 

@@ -1,6 +1,7 @@
 //! A benchmark as people read it.
 
 use crate::bench::iteration::RestartIteration;
+use crate::bench::load_report::{LoadPart, LoadReport};
 use crate::bench::log_lines::slowest;
 use crate::bench::payload::CaseResult;
 use crate::bench::sample::RestartSample;
@@ -14,9 +15,10 @@ const SLOWEST: usize = 10;
 
 /// A restart, as it is measured.
 pub fn iteration(iteration: &RestartIteration, of: usize) -> String {
-    let ready = match iteration.gateway_ready_log_ms {
-        Some(ms) => format!("ready after {ms} ms"),
-        None => "not ready".to_owned(),
+    let ready = match (iteration.gateway_ready_log_ms, iteration.readyz.ms) {
+        (Some(ms), _) => format!("ready after {ms} ms"),
+        (None, Some(ms)) => format!("back after {ms} ms"),
+        (None, None) => "not back".to_owned(),
     };
     let down = match iteration
         .readyz
@@ -26,9 +28,10 @@ pub fn iteration(iteration: &RestartIteration, of: usize) -> String {
         Some(ms) => format!("down {ms} ms"),
         None => "never down".to_owned(),
     };
-    let failed = match iteration.failure_code {
-        Some(code) => format!(", failed: {}", code.word()),
-        None => String::new(),
+    let failed = match (iteration.failure_code, &iteration.failure_detail) {
+        (Some(code), Some(why)) => format!(", failed: {}: {why}", code.word()),
+        (Some(code), None) => format!(", failed: {}", code.word()),
+        (None, _) => String::new(),
     };
     format!("restart {}/{of} {ready}, {down}{failed}", iteration.index)
 }
@@ -36,7 +39,7 @@ pub fn iteration(iteration: &RestartIteration, of: usize) -> String {
 /// A case, and of each life in it that failed why.
 pub fn case(ui: &Ui, case: &CaseResult) {
     let summary = &case.summary;
-    ui.say(ui.paint(case.name, Tone::Strong));
+    ui.say(ui.paint(&case.name, Tone::Strong));
     let say = |label: &str, text: String| ui.say(ui.labelled(label, &text));
     let restarts: usize = case
         .samples
@@ -58,7 +61,16 @@ pub fn case(ui: &Ui, case: &CaseResult) {
         ("cpu", &summary.cpu_ms),
     ];
     for (label, stats) in times {
-        say(label, stats.as_ref().map_or_else(|| "n/a".to_owned(), ms));
+        if let Some(stats) = stats {
+            say(label, ms(stats));
+        }
+    }
+    for load in case
+        .samples
+        .iter()
+        .filter_map(|sample| sample.load.as_ref())
+    {
+        clients(ui, load);
     }
     let slope = &summary.resource_slope;
     let each = |stats: &Option<SummaryStats>| {
@@ -83,6 +95,59 @@ pub fn case(ui: &Ui, case: &CaseResult) {
         ui.say(ui.paint(&format!("  failures   {rate}"), Tone::Bad));
     }
     case.samples.iter().for_each(|sample| failure(ui, sample));
+}
+
+/// What clients saw of a life.
+fn clients(ui: &Ui, load: &LoadReport) {
+    let parts = [("new", Some(&load.new)), ("kept", load.kept.as_ref())];
+    for (label, part) in parts {
+        let lines = part.map(|part| [requests(part), latencies(part)]);
+        for line in lines
+            .iter()
+            .flat_map(|lines| ui.labelled_list(label, lines))
+        {
+            ui.say(line);
+        }
+    }
+}
+
+fn requests(part: &LoadPart) -> String {
+    let kinds = [
+        (part.refused, "refused"),
+        (part.reset, "reset"),
+        (part.cut, "cut"),
+        (part.truncated, "truncated"),
+        (part.timed_out, "timed out"),
+        (part.non_200, "not 200"),
+        (part.other, "other"),
+    ];
+    let kinds = kinds.into_iter().filter(|(times, _)| *times > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(times, kind)| format!("{times} {kind}"))
+        .collect();
+    let failed = match kinds.is_empty() {
+        true => "none failed".to_owned(),
+        false => format!("{} failed ({})", part.failed, kinds.join(", ")),
+    };
+    let idle = match part.closed_idle {
+        0 => String::new(),
+        closed => format!(", {closed} idle connections closed"),
+    };
+    format!("{} requests, {failed}{idle}", part.sent)
+}
+
+fn latencies(part: &LoadPart) -> String {
+    let at = |ms: Option<f64>| ms.map_or_else(|| "n/a".to_owned(), |ms| format!("{ms:.1}"));
+    format!(
+        "p50 {} p90 {} p99 {} p99.9 {} max {} ms, longest gap {:.1} ms, sent late by {:.1} ms at most",
+        at(part.p50_ms),
+        at(part.p90_ms),
+        at(part.p99_ms),
+        at(part.p999_ms),
+        at(part.max_ms),
+        part.longest_gap_ms,
+        part.late_ms
+    )
 }
 
 fn ms(stats: &SummaryStats) -> String {

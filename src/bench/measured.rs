@@ -1,10 +1,11 @@
-//! The gateway under measure: a process of its own in its own home, whose output is read line by line.
+//! The server under measure: a gateway in a home of its own, or any other program; its output is read line
+//! by line.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,10 +15,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::case::BenchCase;
 use super::home::BenchHome;
 use super::log_lines::OutputTail;
 use super::server::{self, ServerPace};
+use super::subject::{ServerHandle, Subject};
 use crate::config::Listen;
 use crate::os::child::ends_with_parent;
 use crate::os::process::{Ended, PidFd, descendants};
@@ -39,10 +40,12 @@ pub struct OutputLine {
 }
 
 #[derive(Debug)]
-pub struct GatewayProcess {
-    home: BenchHome,
+pub struct MeasuredServer {
+    /// None of a server that has none.
+    home: Option<BenchHome>,
+    port: u16,
     child: Child,
-    process: PidFd,
+    process: Arc<PidFd>,
     began: Instant,
     lines: UnboundedReceiver<OutputLine>,
     reader: JoinHandle<()>,
@@ -52,14 +55,14 @@ pub struct GatewayProcess {
 
 /// How it ended.
 #[derive(Debug)]
-pub struct GatewayEnd {
+pub struct MeasuredEnd {
     pub status: Option<ExitStatus>,
     /// Whether nothing of it is left.
     pub clean: bool,
     pub tail: Vec<String>,
 }
 
-impl GatewayEnd {
+impl MeasuredEnd {
     pub fn code(&self) -> Option<i32> {
         self.status.and_then(|status| status.code())
     }
@@ -70,18 +73,27 @@ impl GatewayEnd {
     }
 }
 
-impl GatewayProcess {
-    /// Starts the program `gateway` for a case; the servers behind it are the program `own`.
-    ///
+impl MeasuredServer {
     /// # Errors
     /// When it cannot be started.
-    pub fn start(case: BenchCase, gateway: &Path, own: &Path) -> io::Result<Self> {
-        let home = BenchHome::make(case, own)?;
-        let server = home
-            .server_port
-            .map(|port| tokio::spawn(server::serve(port, ServerPace::default())));
+    pub fn start(subject: &Subject<'_>) -> io::Result<Self> {
+        let (home, port, mut command) = match subject {
+            Subject::Gateway { case, gateway, own } => {
+                let home = BenchHome::make(*case, own)?;
+                let command = home.command(gateway);
+                (Some(home), None, command)
+            }
+            Subject::Target(target) => (None, Some(target.port), target.server()),
+        };
+        let server_port = home.as_ref().and_then(|home| home.server_port);
+        let server =
+            server_port.map(|port| tokio::spawn(server::serve(port, ServerPace::default())));
+        let port = home
+            .as_ref()
+            .map(|home| home.port)
+            .or(port)
+            .unwrap_or_default();
         let (read, write) = io::pipe()?;
-        let mut command = home.command(gateway);
         command
             .stdin(Stdio::null())
             .stdout(write.try_clone()?)
@@ -90,11 +102,12 @@ impl GatewayProcess {
         let child = ends_with_parent(&mut command).spawn()?;
         // Both sides of the pipe that the command holds here.
         drop(command);
-        let process = PidFd::open(child.id())?;
+        let process = Arc::new(PidFd::open(child.id())?);
         let (sender, lines) = unbounded_channel();
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(read))?;
         Ok(Self {
             home,
+            port,
             child,
             process,
             began,
@@ -110,11 +123,16 @@ impl GatewayProcess {
     }
 
     pub fn listen(&self) -> Listen {
-        Listen::Tcp(([127, 0, 0, 1], self.home.port).into())
+        Listen::Tcp(([127, 0, 0, 1], self.port).into())
     }
 
-    pub fn home(&self) -> &BenchHome {
-        &self.home
+    /// Whom a restart is about.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle {
+            pid: self.pid(),
+            process: Arc::clone(&self.process),
+            state: self.home.as_ref().map(BenchHome::state),
+        }
     }
 
     /// When it was started.
@@ -140,19 +158,13 @@ impl GatewayProcess {
         Some(line)
     }
 
-    /// # Errors
-    /// When it is gone.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.process.signal(signal)
-    }
-
     /// The end of its process.
     pub fn ended(&self) -> Ended {
         self.process.ended()
     }
 
     /// Ends it and everything that it started, and removes its home.
-    pub async fn stop(mut self) -> GatewayEnd {
+    pub async fn stop(mut self) -> MeasuredEnd {
         // Their descriptors, while their numbers are surely theirs.
         let servers = descendants(self.pid()).into_iter();
         let servers = servers.filter(|pid| *pid != self.pid());
@@ -162,6 +174,12 @@ impl GatewayProcess {
         let mut clean = timeout(ENDS, self.process.ended().wait()).await.is_ok();
         if !clean {
             let _ = self.process.signal(Signal::SIGKILL);
+        }
+        if self.home.is_none() {
+            // Another server may leave this to whoever ends it; a gateway never does.
+            for server in &servers {
+                let _ = server.signal(Signal::SIGTERM);
+            }
         }
         let gone = async {
             for server in &servers {
@@ -190,8 +208,8 @@ impl GatewayProcess {
         if let Some(server) = &self.server {
             server.abort();
         }
-        clean &= self.home.remove().is_ok();
-        GatewayEnd {
+        clean &= self.home.is_none_or(|home| home.remove().is_ok());
+        MeasuredEnd {
             status,
             clean,
             tail: self.tail.lines(),

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
-use crate::mac::{LABEL, Mac};
+use crate::mac::{LABEL, Mac, some_calls};
 use crate::support::site::all_of;
 use crate::support::wait;
 
@@ -300,10 +300,13 @@ fn a_change_of_somebody_else_is_not_written_over() {
     assert!(mac.serves() && mac.plist().exists());
 }
 
-/// Runs a command once for each call of launchctl that it makes, and kills it after that call; `then` sees what
-/// the next command finds. The last time nothing is killed.
-fn killed_after_each_call(mac: &Mac, command: &[&str], prepare: impl Fn(), then: impl Fn(u32)) {
-    for calls in 1.. {
+/// One of so many calls of launchctl is tried in each run.
+const PART: u32 = 3;
+
+/// Runs a command once for each of [`some_calls`] of launchctl that it makes, and kills it after that call; `then`
+/// sees what the next command finds. The last time nothing is killed.
+fn killed_after_calls(mac: &Mac, command: &[&str], prepare: impl Fn(), then: impl Fn(u32)) {
+    for calls in some_calls(PART) {
         prepare();
         mac.launchctl(&["simulate", &format!("kill_after={calls}")]);
         let output = mac.ctl(command);
@@ -319,7 +322,7 @@ fn killed_after_each_call(mac: &Mac, command: &[&str], prepare: impl Fn(), then:
 
 /// The same where that call fails, before it has done anything or after. What was asked is done, or an error says
 /// that it is not, and then the same command does it.
-fn fails_at_each_call(
+fn fails_at_calls(
     mac: &Mac,
     faults: &[(u8, u8)],
     command: &[&str],
@@ -327,7 +330,7 @@ fn fails_at_each_call(
     is_done: impl Fn() -> bool,
 ) {
     for fault in faults {
-        for calls in 1.. {
+        for calls in some_calls(PART) {
             prepare();
             let (late, code) = *fault;
             let late = format!("fault_late={late}");
@@ -363,23 +366,23 @@ fn each_call_of_start_and_stop(faults: &[(u8, u8)]) {
     let serves = || mac.pid("gui").is_some() && mac.serves();
     let is_gone = || mac.print("gui").is_none() && !mac.serves();
     let start = || drop(mac.must(&["start"]));
-    fails_at_each_call(&mac, faults, &["stop"], start, is_gone);
+    fails_at_calls(&mac, faults, &["stop"], start, is_gone);
     let stop = || drop(mac.must(&["stop"]));
-    fails_at_each_call(&mac, faults, &["start"], stop, serves);
+    fails_at_calls(&mac, faults, &["start"], stop, serves);
 }
 
 fn each_call_of_restart(faults: &[(u8, u8)]) {
     let Some(mac) = Mac::boot(&[]) else { return };
     mac.must_install(&[]);
     let serves = || mac.pid("gui").is_some() && mac.serves();
-    fails_at_each_call(&mac, faults, &["restart", "--force"], || {}, serves);
+    fails_at_calls(&mac, faults, &["restart", "--force"], || {}, serves);
 }
 
 fn each_call_of_uninstall(faults: &[(u8, u8)]) {
     let Some(mac) = Mac::boot(&[]) else { return };
     let install = || drop(mac.must_install(&[]));
     let is_gone = || mac.print("gui").is_none() && !mac.serves() && walk(&mac.home()).is_empty();
-    fails_at_each_call(&mac, faults, &["uninstall"], install, is_gone);
+    fails_at_calls(&mac, faults, &["uninstall"], install, is_gone);
 }
 
 #[test]
@@ -412,7 +415,7 @@ fn an_install_whose_call_of_launchctl_fails_is_an_error_or_made_good() {
             return;
         };
         mac.must_install(&[]);
-        for calls in 1.. {
+        for calls in some_calls(PART) {
             let color = format!("COLOR={calls}");
             mac.launchctl(&["simulate", &format!("fault_at={calls}")]);
             let output = mac.install(&["--set", &color]);
@@ -446,7 +449,7 @@ fn serves_after_the_next_command(mac: &Mac, why: &str) {
 fn a_restart_that_was_killed_after_any_step_does_not_leave_the_job_unloaded() {
     let Some(mac) = Mac::boot(&[]) else { return };
     mac.must_install(&[]);
-    killed_after_each_call(
+    killed_after_calls(
         &mac,
         &["restart", "--force"],
         || {},
@@ -466,7 +469,7 @@ fn a_restart_that_was_killed_after_any_step_does_not_leave_the_job_unloaded() {
         round.set(3 - round.get());
         edit(round.get());
     };
-    killed_after_each_call(&mac, &["restart", "--force"], prepare, |calls| {
+    killed_after_calls(&mac, &["restart", "--force"], prepare, |calls| {
         serves_after_the_next_command(&mac, &format!("changed, {calls} calls"));
     });
     let read = format!("minimum runtime = {}", round.get());
@@ -478,14 +481,14 @@ fn a_stop_that_was_killed_after_any_step_ends_as_it_was_asked() {
     let Some(mac) = Mac::boot(&[]) else { return };
     mac.must_install(&[]);
     let start = || drop(mac.must(&["start"]));
-    killed_after_each_call(&mac, &["stop"], start, |calls| {
+    killed_after_calls(&mac, &["stop"], start, |calls| {
         let status = mac.ctl(&["status"]);
         // The first call only looks: nothing was begun.
         if calls > 1 {
             assert!(mac.print("gui").is_none(), "{calls}: {}", all_of(&status));
         }
     });
-    killed_after_each_call(
+    killed_after_calls(
         &mac,
         &["start"],
         || drop(mac.must(&["stop"])),
@@ -502,7 +505,7 @@ fn a_stop_that_was_killed_after_any_step_ends_as_it_was_asked() {
 fn an_install_or_uninstall_that_was_killed_is_done_by_the_same_command() {
     let Some(mac) = Mac::boot(&[]) else { return };
     mac.must_install(&[]);
-    for calls in 1.. {
+    for calls in some_calls(PART) {
         let color = format!("COLOR={calls}");
         mac.launchctl(&["simulate", &format!("kill_after={calls}")]);
         let killed = mac.install(&["--set", &color]);
@@ -516,7 +519,7 @@ fn an_install_or_uninstall_that_was_killed_is_done_by_the_same_command() {
         }
     }
     let again = || drop(mac.must_install(&[]));
-    killed_after_each_call(&mac, &["uninstall"], again, |calls| {
+    killed_after_calls(&mac, &["uninstall"], again, |calls| {
         mac.must(&["uninstall"]);
         assert!(mac.print("gui").is_none(), "{calls}");
         let left = walk(&mac.home());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::launchd_daemons::{USER, boot};
 use crate::launchd_doctor::codes;
 use crate::launchd_gateway::under_load;
-use crate::mac::Mac;
+use crate::mac::{Mac, some_calls};
 use crate::support::site::all_of;
 use crate::support::wait;
 
@@ -190,9 +190,10 @@ fn an_update_of_a_job_that_fails_is_taken_back() {
 }
 
 /// A job that was unloaded for it must not stay so: the next command ends with a job that is loaded and serves.
-fn killed_after_calls(every: usize) {
+#[test]
+fn an_update_that_was_killed_does_not_leave_the_job_unloaded() {
     in_each_scope(&["pinned=1"], |mac, programs| {
-        for calls in (1..).step_by(every) {
+        for calls in some_calls(6) {
             let next = programs.next();
             mac.launchctl(&["simulate", &format!("kill_after={calls}")]);
             let output = programs.ctl(mac, &["update", next.to_str().unwrap()]);
@@ -208,15 +209,4 @@ fn killed_after_calls(every: usize) {
             });
         }
     });
-}
-
-#[test]
-fn an_update_that_was_killed_does_not_leave_the_job_unloaded() {
-    killed_after_calls(4);
-}
-
-#[test]
-#[ignore = "it takes minutes: each of the calls of which the suite has every fourth"]
-fn an_update_that_was_killed_after_any_step_does_not_leave_the_job_unloaded() {
-    killed_after_calls(1);
 }

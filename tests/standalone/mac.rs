@@ -21,6 +21,18 @@ pub struct Mac {
     pub port: u16,
 }
 
+/// A part of the numbers of a command's calls of launchctl, from 1 on, each run of the tests another one: each
+/// call is a life of a job. With `GATEWAY_TEST_EVERY_CALL` in the environment, all of them.
+pub fn some_calls(part: u32) -> impl Iterator<Item = u32> {
+    let part = match std::env::var_os("GATEWAY_TEST_EVERY_CALL") {
+        Some(_) => 1,
+        None => part,
+    };
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+    (1 + now.subsec_micros() % part..).step_by(part as usize)
+}
+
 impl Mac {
     /// None where the simulator cannot run.
     pub fn boot(switches: &[&str]) -> Option<Self> {

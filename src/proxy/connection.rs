@@ -321,10 +321,10 @@ async fn respond(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let (front, peer) = (&context.front, client.peer);
-    if request.uri().path() == control_upgrade::PATH
-        && matches!(client.standing, Standing::Within(_))
-    {
-        let response = control_upgrade::respond(front, peer, request, in_flight);
+    let control = request.uri().path() == control_upgrade::PATH;
+    if control && matches!(client.standing, Standing::Within(_)) {
+        let limits = &table.settings.limits;
+        let response = control_upgrade::respond(front, limits, peer, request, in_flight);
         front.stats.answered(response.status().as_u16());
         return response;
     }
@@ -343,6 +343,8 @@ async fn respond(
         Standing::Beyond => {
             let form = Form::of(request.headers());
             let turned_away = || context.room.turn_away(front).reply(form);
+            // A WebSocket would stay, so there is room for none here: try again.
+            let own = own.filter(|_| !control);
             Some(closing(own.unwrap_or_else(turned_away)))
         }
     };

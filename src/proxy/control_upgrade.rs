@@ -16,11 +16,13 @@ use super::client_io::ClientIo;
 use super::endpoints;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
+use super::forward;
 use super::forwarded::Peer;
 use super::headers;
 use super::local_reply::{self, Form};
 use super::progress::InFlight;
 use super::response_body::ResponseBody;
+use crate::config::LimitsSection;
 use crate::control::access::Caller;
 use crate::control::counters::ControlRefusal;
 use crate::control::server::Admission;
@@ -36,6 +38,7 @@ const KEY_LENGTH: usize = 24;
 /// Answers the request, with the handshake if it is granted.
 pub fn respond(
     front: &Arc<Front>,
+    limits: &LimitsSection,
     peer: Peer,
     mut request: Request<Incoming>,
     in_flight: InFlight,
@@ -53,6 +56,9 @@ pub fn respond(
                 front.control.counters.refused(what);
             }
             let reply = refusal.reply(Form::of(request.headers()));
+            // Its body is read and thrown away, as behind each answer of the gateway's own: until that is
+            // known to be done, no limit on silence applies to the connection.
+            drop(forward::body_of(front, request, limits, &in_flight));
             ResponseBody::of_request(reply, in_flight, ExchangeEnd::Refused)
         }
     }

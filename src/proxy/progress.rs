@@ -165,6 +165,8 @@ impl ConnectionProgress {
             self.set(ConnectionStage::Head);
         } else if stage.between() {
             self.enter(ConnectionStage::Head, Instant::now());
+        } else if stage == ConnectionStage::Unread {
+            self.enter(stage, Instant::now());
         }
         lock(&self.read).add(bytes, limits)
     }
@@ -259,6 +261,11 @@ impl ConnectionProgress {
             ConnectionStage::New | ConnectionStage::Head => limits.header_time.0,
             ConnectionStage::Idle | ConnectionStage::Adopted if !limits.idle.0.is_zero() => {
                 limits.idle.0
+            }
+            // A body that nobody has asked for is not always taken by who would tell of its end: hyper
+            // reads a short one by itself. The client may be silent no longer than the longer of both.
+            ConnectionStage::Unread if !limits.idle.0.is_zero() => {
+                limits.idle.0.max(limits.body_idle.0)
             }
             _ => return None,
         };
@@ -418,7 +425,12 @@ mod tests {
             !progress.idle(),
             "it came, but nobody has taken it out of the connection"
         );
-        assert_eq!(progress.deadline(&limits), None, "no head is awaited");
+        let silent = progress.deadline(&limits).unwrap() - *lock(&progress.since);
+        assert_eq!(
+            silent,
+            limits.idle.0.max(limits.body_idle.0),
+            "no head is awaited"
+        );
         progress.body_ended();
         assert!(progress.idle());
         receive(

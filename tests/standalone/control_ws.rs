@@ -14,14 +14,14 @@ use crate::support::servers;
 use crate::support::wait;
 use crate::support::ws::{Frame, WebSocket, frame, handshake, handshake_with};
 
-const PATH: &str = "/_gateway/ws";
+pub const PATH: &str = "/_gateway/ws";
 
 /// The request of a client with this token.
-fn with_token(token: &str) -> String {
+pub fn with_token(token: &str) -> String {
     handshake_with(PATH, &format!("Authorization: Bearer {token}\r\n"))
 }
 
-fn token_of(state: &Path, name: &str) -> String {
+pub fn token_of(state: &Path, name: &str) -> String {
     fs::read_to_string(state.join(name))
         .unwrap()
         .trim()
@@ -29,31 +29,31 @@ fn token_of(state: &Path, name: &str) -> String {
 }
 
 /// A control client.
-struct Client {
-    socket: WebSocket,
+pub struct Client {
+    pub socket: WebSocket,
     seq: u64,
 }
 
 impl Client {
-    async fn open(gateway: &Gateway, token: &str) -> Self {
+    pub async fn open(gateway: &Gateway, token: &str) -> Self {
         let token = token_of(gateway.state_dir(), token);
         Self::try_open(&gateway.target(), &token).await.unwrap()
     }
 
     /// An error where the gateway has just ended, or does not listen yet.
-    async fn try_open(target: &Target, token: &str) -> Result<Self, String> {
+    pub async fn try_open(target: &Target, token: &str) -> Result<Self, String> {
         let socket = WebSocket::open_by(target, &with_token(token)).await;
         let socket = socket.map_err(|(fault, _)| fault.to_string())?;
         Ok(Self { socket, seq: 0 })
     }
 
-    async fn send(&mut self, method: &str, params: Value) {
+    pub async fn send(&mut self, method: &str, params: Value) {
         let request = json!({"type": "req", "id": "1", "method": method, "params": params});
         self.socket.send(&request.to_string()).await.unwrap();
     }
 
     /// The next frame; the code and reason with which the connection is closed.
-    async fn next(&mut self) -> Result<Value, (u16, String)> {
+    pub async fn next(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match within(wait::DEADLINE, self.socket.next()).await.unwrap() {
                 Frame::Message(text) => return Ok(serde_json::from_slice(&text).unwrap()),
@@ -66,7 +66,7 @@ impl Client {
         }
     }
 
-    async fn ask(&mut self, method: &str, params: Value) -> Value {
+    pub async fn ask(&mut self, method: &str, params: Value) -> Value {
         self.send(method, params).await;
         loop {
             let frame = self.next().await.unwrap();
@@ -77,7 +77,7 @@ impl Client {
     }
 
     /// The next event of a subscription. None is missing before it.
-    async fn event(&mut self) -> Result<Value, (u16, String)> {
+    pub async fn event(&mut self) -> Result<Value, (u16, String)> {
         let event = self.next().await?;
         self.seq += 1;
         assert_eq!(event["seq"], self.seq, "{event}");
@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-fn restarts() -> (u16, String) {
+pub fn restarts() -> (u16, String) {
     (1012, "service restart".to_owned())
 }
 
@@ -105,7 +105,7 @@ fn stops() -> (u16, String) {
     (1001, "the gateway stops".to_owned())
 }
 
-fn refused(gateway: &Gateway, reason: &str) -> u64 {
+pub fn refused(gateway: &Gateway, reason: &str) -> u64 {
     gateway.metric(&format!(
         "gateway_control_refused_total{{reason=\"{reason}\"}}"
     ))
@@ -247,6 +247,7 @@ fn no_token_another_site_or_another_handshake_gets_no_connection() {
         ),
         ("handshake", 426, whole.replace("Version: 13", "Version: 8")),
         ("handshake", 426, whole.replace("GET", "DELETE")),
+        ("handshake", 426, whole.replace("HTTP/1.1", "HTTP/1.0")),
         ("handshake", 400, whole.replace("Key: ", "Key: x")),
     ];
     let count = |what: &str| cases.iter().filter(|(reason, ..)| *reason == what).count() as u64;
@@ -316,10 +317,14 @@ fn what_is_no_frame_of_the_protocol_ends_its_own_connection_alone() {
             assert_eq!(answer["error"]["code"], "bad_request", "{text}: {answer}");
         }
         assert_eq!(living.ask("status", Value::Null).await["ok"], true);
+        // Who leaves without a word has said nothing wrong.
+        drop(living);
+    });
+    wait::until("all have left", || {
+        (gateway.metric("gateway_control_websockets") == 0).then_some(())
     });
     assert_eq!(refused(&gateway, "malformed"), 9);
     assert_eq!(refused(&gateway, "too_long"), 2);
-    assert_eq!(gateway.metric("gateway_control_websockets"), 0);
 }
 
 /// How often the living one asks beside the other.

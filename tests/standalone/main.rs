@@ -12,6 +12,7 @@ mod clients_leave;
 mod clients_seen;
 mod containers;
 mod control_ws;
+mod control_ws_limits;
 mod crash_loop;
 mod crowded;
 mod delivery;

@@ -14,6 +14,15 @@ pub enum Authority {
     Owner,
 }
 
+/// What a token opens; what opens more stands behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenGrant {
+    /// The gateway's own pages: others than those for whom it is meant may know it.
+    Pages,
+    /// The control protocol, too.
+    Control(Authority),
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
@@ -84,10 +93,10 @@ type TokenHash = [u8; 32];
 
 /// The tokens that open the gateway's own pages and the control protocol on its listeners.
 #[derive(Debug, Default)]
-pub struct AccessTokens(Vec<(TokenHash, Authority)>);
+pub struct AccessTokens(Vec<(TokenHash, TokenGrant)>);
 
 impl AccessTokens {
-    pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, Authority)>) -> Self {
+    pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, TokenGrant)>) -> Self {
         let hashed = tokens.into_iter();
         Self(
             hashed
@@ -96,11 +105,11 @@ impl AccessTokens {
         )
     }
 
-    /// What this token allows; none when it is none of them. All of them are compared.
-    pub fn authority(&self, given: &str) -> Option<Authority> {
+    /// What this token opens; none when it is none of them. All of them are compared.
+    pub fn access(&self, given: &str) -> Option<TokenGrant> {
         let given = hash(given);
         let allowed =
-            |(token, allows): &(TokenHash, Authority)| same(token, &given).then_some(*allows);
+            |(token, allows): &(TokenHash, TokenGrant)| same(token, &given).then_some(*allows);
         self.0.iter().filter_map(allowed).max()
     }
 }
@@ -121,21 +130,26 @@ mod tests {
 
     #[test]
     fn a_token_allows_what_it_is_for_and_nothing_else_does() {
-        let both = [("own", Authority::Owner), ("read", Authority::Reader)];
-        let tokens = AccessTokens::new(both);
+        let (owner, reader) = (
+            TokenGrant::Control(Authority::Owner),
+            TokenGrant::Control(Authority::Reader),
+        );
+        let tokens =
+            AccessTokens::new([("own", owner), ("read", reader), ("see", TokenGrant::Pages)]);
         for (given, allowed) in [
-            ("own", Some(Authority::Owner)),
-            ("read", Some(Authority::Reader)),
+            ("own", Some(owner)),
+            ("read", Some(reader)),
+            ("see", Some(TokenGrant::Pages)),
             ("", None),
             ("ow", None),
             ("own ", None),
         ] {
-            assert_eq!(tokens.authority(given), allowed, "{given}");
+            assert_eq!(tokens.access(given), allowed, "{given}");
         }
         // One that stands in both files is no less than the owner's.
-        let twice = AccessTokens::new([("a", Authority::Reader), ("a", Authority::Owner)]);
-        assert_eq!(twice.authority("a"), Some(Authority::Owner));
-        assert_eq!(AccessTokens::default().authority(""), None);
-        assert!(Authority::Owner > Authority::Reader);
+        let twice = AccessTokens::new([("a", reader), ("a", owner)]);
+        assert_eq!(twice.access("a"), Some(owner));
+        assert_eq!(AccessTokens::default().access(""), None);
+        assert!(owner > reader && reader > TokenGrant::Pages);
     }
 }

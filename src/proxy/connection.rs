@@ -329,7 +329,7 @@ async fn respond(
         return response;
     }
     let sidecars = match request.uri().path() {
-        METRICS if endpoints::authority(front, request.headers()).is_some() => {
+        METRICS if endpoints::access(front, request.headers()).is_some() => {
             Box::pin(used_now(front.sidecars())).await
         }
         _ => Vec::new(),

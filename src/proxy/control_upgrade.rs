@@ -23,7 +23,7 @@ use super::local_reply::{self, Form};
 use super::progress::InFlight;
 use super::response_body::ResponseBody;
 use crate::config::LimitsSection;
-use crate::control::access::Caller;
+use crate::control::access::{Caller, TokenGrant};
 use crate::control::counters::ControlRefusal;
 use crate::control::server::Admission;
 
@@ -73,6 +73,8 @@ enum UpgradeRefusal {
     Version,
     Key,
     Token,
+    /// Its token opens the pages alone.
+    PagesOnly,
     Origin,
     Crowded,
 }
@@ -82,7 +84,7 @@ impl UpgradeRefusal {
     fn counts_as(self) -> Option<ControlRefusal> {
         match self {
             Self::NoUpgrade | Self::Version | Self::Key => Some(ControlRefusal::Handshake),
-            Self::Token => Some(ControlRefusal::Token),
+            Self::Token | Self::PagesOnly => Some(ControlRefusal::Token),
             Self::Origin => Some(ControlRefusal::Origin),
             Self::Crowded => None,
         }
@@ -103,6 +105,10 @@ impl UpgradeRefusal {
                 "the Sec-WebSocket-Key is not 16 bytes in Base64",
             ),
             Self::Token => return endpoints::without_token(form),
+            Self::PagesOnly => (
+                StatusCode::FORBIDDEN,
+                "this token opens the pages below /_gateway/ alone; the gateway's log says why",
+            ),
             Self::Origin => (
                 StatusCode::FORBIDDEN,
                 "pages of other sites do not control this gateway",
@@ -121,7 +127,7 @@ impl UpgradeRefusal {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
             Self::Crowded => local_reply::set_retry_after(&mut reply, None),
-            Self::Key | Self::Token | Self::Origin => {}
+            Self::Key | Self::Token | Self::PagesOnly | Self::Origin => {}
         }
         reply
     }
@@ -156,7 +162,11 @@ fn is_key(key: &[u8]) -> bool {
 
 /// Lets in who has a token, and comes from no page of another site.
 fn admit(front: &Front, peer: Peer, headers: &HeaderMap) -> Result<Admission, UpgradeRefusal> {
-    let authority = endpoints::authority(front, headers).ok_or(UpgradeRefusal::Token)?;
+    let authority = match endpoints::access(front, headers) {
+        Some(TokenGrant::Control(authority)) => authority,
+        Some(TokenGrant::Pages) => return Err(UpgradeRefusal::PagesOnly),
+        None => return Err(UpgradeRefusal::Token),
+    };
     if !same_site(headers) {
         return Err(UpgradeRefusal::Origin);
     }

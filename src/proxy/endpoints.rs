@@ -14,7 +14,7 @@ use super::local_reply::{self, Form, Reason};
 use super::response_body::ResponseBody;
 use super::sidecar_gauges::{METRICS, SidecarGauges, Usage};
 use super::{Front, RoutingTable, metrics};
-use crate::control::access::Authority;
+use crate::control::access::TokenGrant;
 
 /// The header by which the watchdog recognises a response of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
@@ -31,7 +31,7 @@ pub fn respond(
     let path = request.uri().path();
     let ours = peer == Peer::Watchdog || table.settings.health_paths;
     let form = || Form::of(request.headers());
-    let authorised = || authority(front, request.headers()).is_some();
+    let authorised = || access(front, request.headers()).is_some();
     let response = match path {
         "/healthz" if ours => health(front, peer),
         "/readyz" if ours => ready(front, authorised()),
@@ -132,16 +132,14 @@ fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     )
 }
 
-/// What the token allows that a client has given.
-pub fn authority(front: &Front, headers: &HeaderMap) -> Option<Authority> {
+/// What the token opens that a client has given.
+pub fn access(front: &Front, headers: &HeaderMap) -> Option<TokenGrant> {
     let (scheme, token) = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))?;
     let bearer = scheme.eq_ignore_ascii_case("bearer");
-    bearer
-        .then(|| front.control.authority(token.trim()))
-        .flatten()
+    bearer.then(|| front.control.access(token.trim())).flatten()
 }
 
 /// The reply to who has none.

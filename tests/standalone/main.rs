@@ -13,6 +13,7 @@ mod clients_seen;
 mod containers;
 mod control_ws;
 mod control_ws_limits;
+mod control_ws_tokens;
 mod crash_loop;
 mod crowded;
 mod delivery;

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{ReadingEnd, Service, converse};
 use super::places::{Place, Places};
 use super::websocket::{self, CloseCause};
-use crate::control::access::{AccessTokens, Authority, Caller};
+use crate::control::access::{AccessTokens, Caller, TokenGrant};
 use crate::control::counters::{ControlCounters, ControlRefusal};
 use crate::control::protocol::ShutdownReason;
 use crate::os::mutex::lock;
@@ -77,8 +77,8 @@ impl Default for PublicControl {
 
 impl PublicControl {
     /// What this token allows, if it is one.
-    pub fn authority(&self, token: &str) -> Option<Authority> {
-        self.tokens.get()?.authority(token)
+    pub fn access(&self, token: &str) -> Option<TokenGrant> {
+        self.tokens.get()?.access(token)
     }
 
     /// A place for this client; none when all are busy.

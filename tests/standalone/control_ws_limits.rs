@@ -1,9 +1,11 @@
 //! What a client of the control protocol over WebSocket may take: no time without a limit, no work beyond
 //! its pace, no place of another kind of client.
 
-use crate::control_ws::{Client, PATH, token_of, with_token};
+use serde_json::{Value, json};
+
+use crate::control_ws::{Client, PATH, refused, restarts, token_of, with_token};
 use crate::support::client::{Conn, Fault, block_on, within};
-use crate::support::gateway::Setup;
+use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::wait;
 use crate::support::ws::WebSocket;
 
@@ -29,6 +31,67 @@ fn a_request_with_a_body_for_a_websocket_is_refused_and_its_connection_still_has
             assert_eq!(end, Ok(Fault::Eof), "{request}");
         }
     });
+}
+
+#[test]
+fn a_client_whose_lease_outlives_a_hand_over_is_still_answered_and_seen_to_leave() {
+    let gateway = Setup::new().start();
+    block_on(async {
+        let mut client = Client::open(&gateway, "token").await;
+        let lease = json!({"why": "a long job"});
+        assert_eq!(client.ask("inhibit", lease.clone()).await["ok"], true);
+        let mut other = Client::open(&gateway, "token").await;
+        assert_eq!(other.ask("inhibit", lease).await["ok"], true);
+        let output = gateway.ctl(["restart", "--fresh"]);
+        assert!(output.status.success(), "{}", said(&output));
+        // Each of them may be the first that is sent after the news has come to the connection.
+        for _ in 0..2 {
+            let answer = client.ask("status", Value::Null).await;
+            assert_eq!(answer["payload"]["stage"], "draining", "{answer}");
+        }
+        client.socket.close(1000).await.unwrap();
+        assert_eq!(client.next().await.map_err(|(code, _)| code), Err(1000));
+        // So is who leaves without a word: its process ends before the time of its lease does.
+        drop(other);
+    });
+    gateway.wait_line(&format!("pid {} has finished its work", gateway.pid()));
+}
+
+/// Clients with this token that follow the gateway, as many as have a place.
+async fn fill(gateway: &Gateway, token: &str) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..128 {
+        let mut client = Client::open(gateway, token).await;
+        let answer = client.ask("subscribe", Value::Null).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        clients.push(client);
+    }
+    clients
+}
+
+#[test]
+fn readers_who_follow_in_all_their_places_leave_the_owner_those_of_its_own() {
+    let gateway = Setup::new().start();
+    let token = token_of(gateway.state_dir(), "reader-token");
+    block_on(async {
+        let _readers = fill(&gateway, "reader-token").await;
+        let beyond = WebSocket::open_by(&gateway.target(), &with_token(&token)).await;
+        let head = beyond.err().and_then(|(_, head)| head).unwrap();
+        assert_eq!(head.status(), 503);
+        assert!(head.get("retry-after").is_some(), "{head:?}");
+        let mut owner = Client::open(&gateway, "token").await;
+        let answer = owner.ask("subscribe", Value::Null).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        let output = gateway.ctl(["restart", "--fresh"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let closed = loop {
+            if let Err(closed) = owner.event().await {
+                break closed;
+            }
+        };
+        assert_eq!(closed, restarts());
+    });
+    assert_eq!(refused(&gateway, "crowded"), 0, "in the new process");
 }
 
 #[test]

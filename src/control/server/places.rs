@@ -1,9 +1,10 @@
 //! Who may be connected at once: so many of our own user, and root besides. Where all places of a
 //! kind are taken, a new connection gets the place of the one that has been idle the longest.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,21 @@ pub const REMOTE_MAX: usize = 128;
 pub const REQUESTS_MAX: usize = 16;
 
 /// Counts a request, or what is held after it, for its connection.
-pub type Counted = Arc<Option<OwnedSemaphorePermit>>;
+pub type Counted = Arc<RequestCount>;
+
+/// One request of a connection, until it is dropped.
+#[derive(Debug)]
+pub struct RequestCount {
+    permit: Option<OwnedSemaphorePermit>,
+    seat: Arc<Seat>,
+}
+
+impl Drop for RequestCount {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.seat.freed.notify_waiters();
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct Places(Arc<Mutex<Vec<Arc<Seat>>>>);
@@ -42,6 +57,8 @@ struct Seat {
     kind: PlaceKind,
     /// One is taken for each request until its answer is written, and for each lease.
     requests: Arc<Semaphore>,
+    /// Notified whenever one is given back.
+    freed: Notify,
     /// When it was made, or had its last request.
     used: Mutex<Instant>,
     given_away: CancellationToken,
@@ -97,6 +114,7 @@ impl Places {
         let seat = Arc::new(Seat {
             kind,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            freed: Notify::new(),
             used: Mutex::new(Instant::now()),
             given_away: CancellationToken::new(),
         });
@@ -113,15 +131,25 @@ impl Place {
     pub async fn begin_request(&self) -> Counted {
         *lock(&self.seat.used) = Instant::now();
         let requests = Arc::clone(&self.seat.requests);
-        // The semaphore is never closed.
-        Arc::new(requests.acquire_owned().await.ok())
+        Arc::new(RequestCount {
+            // The semaphore is never closed.
+            permit: requests.acquire_owned().await.ok(),
+            seat: Arc::clone(&self.seat),
+        })
     }
 
-    /// Waits until no request is under way and nothing is held.
+    /// Waits until no request is under way and nothing is held. It takes nothing from the requests that
+    /// come meanwhile.
     pub async fn idle(&self) {
-        let all = u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX);
-        // The semaphore is never closed. What is taken here is given back at once.
-        drop(self.seat.requests.acquire_many(all).await);
+        loop {
+            let mut freed = pin!(self.seat.freed.notified());
+            // From here on, so that nothing is missed between the look and the wait.
+            freed.as_mut().enable();
+            if self.seat.is_idle() {
+                return;
+            }
+            freed.await;
+        }
     }
 
     /// Another connection has got this place.

@@ -11,12 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{ReadingEnd, Service, converse};
-use super::places::{Place, Places};
+use super::places::{Place, Places, REMOTE_MAX};
 use super::websocket::{self, CloseCause};
 use crate::control::access::{AccessTokens, Caller, TokenGrant};
 use crate::control::counters::{ControlCounters, ControlRefusal};
 use crate::control::protocol::ShutdownReason;
 use crate::os::mutex::lock;
+
+/// Clients that may be admitted and not served yet: a place that was given away says nothing of a socket
+/// that nobody has looked at. Such a client waits for no other one, so few do at once.
+const ARRIVALS_MAX: usize = REMOTE_MAX;
 
 /// What the front door and the control server share.
 #[derive(Debug)]
@@ -27,9 +31,9 @@ pub struct PublicControl {
     pub counters: Arc<ControlCounters>,
     places: Places,
     outlook: watch::Sender<Outlook>,
-    admitted: mpsc::UnboundedSender<Admitted>,
-    /// Until they are served. There are at most as many as places.
-    arrivals: Mutex<Option<mpsc::UnboundedReceiver<Admitted>>>,
+    admitted: mpsc::Sender<Admitted>,
+    /// Until they are served.
+    arrivals: Mutex<Option<mpsc::Receiver<Admitted>>>,
 }
 
 /// What becomes of the connections to this process.
@@ -48,12 +52,15 @@ pub enum Outlook {
 pub struct Admission {
     caller: Caller,
     place: Place,
+    /// Its place among those that are not served yet.
+    entry: mpsc::OwnedPermit<Admitted>,
 }
 
 /// The same after the handshake.
 #[derive(Debug)]
 struct Admitted {
-    admission: Admission,
+    caller: Caller,
+    place: Place,
     socket: StdTcpStream,
     /// What was read behind the request.
     early: Vec<u8>,
@@ -63,7 +70,7 @@ struct Admitted {
 
 impl Default for PublicControl {
     fn default() -> Self {
-        let (admitted, arrivals) = mpsc::unbounded_channel();
+        let (admitted, arrivals) = mpsc::channel(ARRIVALS_MAX);
         Self {
             tokens: OnceLock::new(),
             counters: Arc::default(),
@@ -81,13 +88,23 @@ impl PublicControl {
         self.tokens.get()?.access(token)
     }
 
-    /// A place for this client; none when all are busy.
+    /// A place for this client; none when all are busy, or too many wait to be served.
     pub fn admit(&self, caller: Caller) -> Option<Admission> {
-        let place = self.places.take(caller);
-        if place.is_none() {
+        let admission = || {
+            // First, as a client that has no entry is to take no place from another.
+            let entry = self.admitted.clone().try_reserve_owned().ok()?;
+            let place = self.places.take(caller)?;
+            Some(Admission {
+                caller,
+                place,
+                entry,
+            })
+        };
+        let admission = admission();
+        if admission.is_none() {
             self.counters.refused(ControlRefusal::Crowded);
         }
-        place.map(|place| Admission { caller, place })
+        admission
     }
 
     /// The handshake is done: what the client says from now on, `early` first, is the control protocol.
@@ -97,14 +114,19 @@ impl PublicControl {
         (socket, early): (StdTcpStream, Vec<u8>),
         occupies: impl Any + Send,
     ) {
-        let admitted = Admitted {
-            admission,
+        let Admission {
+            caller,
+            place,
+            entry,
+        } = admission;
+        // Nobody serves only when the process ends.
+        entry.send(Admitted {
+            caller,
+            place,
             socket,
             early,
             _occupies: Box::new(occupies),
-        };
-        // Nobody serves only when the process ends.
-        let _ = self.admitted.send(admitted);
+        });
     }
 
     /// Says what becomes of the connections.
@@ -123,8 +145,11 @@ impl PublicControl {
             ReadingEnd::GivenAway => Some(CloseCause::GivenAway),
             ReadingEnd::Client => fault,
             ReadingEnd::Server => Some(match *self.outlook.borrow() {
-                Outlook::Ends(ShutdownReason::Restart) | Outlook::Moved => CloseCause::Restart,
-                Outlook::Ends(ShutdownReason::Stop) | Outlook::Open => CloseCause::Stop,
+                Outlook::Ends(ShutdownReason::Stop) => CloseCause::Stop,
+                // Whoever has not heard that the gateway stops is to connect again.
+                Outlook::Ends(ShutdownReason::Restart) | Outlook::Moved | Outlook::Open => {
+                    CloseCause::Restart
+                }
             }),
         }
     }
@@ -167,11 +192,18 @@ pub async fn serve_public(
     connections.wait().await;
 }
 
-/// Waits until another process serves.
-async fn moved(outlook: &mut watch::Receiver<Outlook>) {
-    let moved = outlook.wait_for(|outlook| *outlook == Outlook::Moved).await;
-    // The sender is as old as the connection's own reference to it.
-    drop(moved);
+/// Waits until another process serves, and nothing is under way on this connection.
+async fn left_behind(mut outlook: watch::Receiver<Outlook>, place: &Place) {
+    loop {
+        let moved = outlook.wait_for(|outlook| *outlook == Outlook::Moved).await;
+        // The sender is as old as the connection's own reference to it.
+        drop(moved);
+        place.idle().await;
+        // This process may serve again by now.
+        if *outlook.borrow() == Outlook::Moved {
+            return;
+        }
+    }
 }
 
 async fn serve_client(
@@ -180,7 +212,7 @@ async fn serve_client(
     admitted: Admitted,
     stop: CancellationToken,
 ) {
-    let Admission { caller, place } = admitted.admission;
+    let (caller, place) = (admitted.caller, admitted.place);
     // One that the runtime cannot watch is disconnected.
     let Ok(socket) = TcpStream::from_std(admitted.socket) else {
         return;
@@ -189,11 +221,11 @@ async fn serve_client(
     counters.websockets.fetch_add(1, Ordering::Relaxed);
     let stream = websocket::accept(socket, admitted.early).await;
     let (mut source, mut sink) = websocket::halves(stream, Arc::clone(&counters));
-    let mut outlook = public.outlook.subscribe();
+    let outlook = public.outlook.subscribe();
     let ending = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = moved(&mut outlook) => place.idle().await,
+            () = left_behind(outlook, &place) => {}
         }
     };
     let ended = converse((&mut source, &mut sink), caller, &place, &service, ending).await;
@@ -202,4 +234,68 @@ async fn serve_client(
         websocket::close((source, sink), closing).await;
     }
     counters.websockets.fetch_sub(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::access::Authority;
+
+    const READER: Caller = Caller::Remote {
+        address: None,
+        authority: Authority::Reader,
+    };
+
+    #[tokio::test]
+    async fn a_connection_that_ends_without_a_stop_is_to_come_again() {
+        let public = PublicControl::default();
+        let closing = || public.closing(ReadingEnd::Server, None);
+        assert_eq!(closing(), Some(CloseCause::Restart));
+        for (outlook, cause) in [
+            (Outlook::Ends(ShutdownReason::Stop), CloseCause::Stop),
+            (Outlook::Ends(ShutdownReason::Restart), CloseCause::Restart),
+            (Outlook::Moved, CloseCause::Restart),
+            (Outlook::Open, CloseCause::Restart),
+        ] {
+            public.announce(outlook);
+            assert_eq!(closing(), Some(cause), "{outlook:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_sockets_wait_to_be_served_than_there_is_room_for() {
+        let public = PublicControl::default();
+        let mut others = Vec::new();
+        for _ in 0..ARRIVALS_MAX {
+            let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
+            others.push(other);
+            let socket = StdTcpStream::from(std::os::fd::OwnedFd::from(socket));
+            let admission = public.admit(READER).unwrap();
+            public.enter(admission, (socket, Vec::new()), ());
+        }
+        assert!(public.admit(READER).is_none(), "the queue is full");
+        let mut arrivals = lock(&public.arrivals).take().unwrap();
+        assert!(arrivals.recv().await.is_some());
+        assert!(public.admit(READER).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_idle_connection_keeps_no_request_from_it() {
+        let places = Places::default();
+        let place = places.take(READER).unwrap();
+        let outlook = watch::Sender::new(Outlook::Moved);
+        let mut ends = Box::pin(left_behind(outlook.subscribe(), &place));
+        let held = place.begin_request().await;
+        assert!(futures_util::poll!(&mut ends).is_pending());
+        let request = place.begin_request();
+        let another = futures_util::FutureExt::now_or_never(request).unwrap();
+        drop(held);
+        assert!(futures_util::poll!(&mut ends).is_pending());
+        // It serves again, and then another process does.
+        outlook.send_replace(Outlook::Open);
+        drop(another);
+        assert!(futures_util::poll!(&mut ends).is_pending());
+        outlook.send_replace(Outlook::Moved);
+        assert!(futures_util::poll!(&mut ends).is_ready());
+    }
 }

@@ -27,7 +27,7 @@ const LOG_PART: usize = 2;
 
 /// So many may follow at once over the control socket: half of the connections that it takes, so that
 /// with the leases, which may have a quarter, gatewayctl can always connect. As many again may follow
-/// over WebSocket.
+/// over WebSocket with each of the tokens.
 const SUBSCRIBERS_MAX: usize = OWN_MAX / 2;
 
 /// All who follow this process.
@@ -235,8 +235,9 @@ impl Table {
 
     /// Why nobody else may subscribe on this connection.
     fn admits(&self, reply: &Reply) -> Result<(), String> {
-        let remote = reply.caller().is_some_and(Caller::is_remote);
-        let alike = { self.all.iter() }.filter(|one| one.connection.caller().is_remote() == remote);
+        let kind = |caller: Caller| (caller.is_remote(), caller.authority());
+        let asks = reply.caller().map(kind);
+        let alike = { self.all.iter() }.filter(|one| Some(kind(one.connection.caller())) == asks);
         if alike.count() >= SUBSCRIBERS_MAX {
             return Err(format!("there are {SUBSCRIBERS_MAX} subscribers already"));
         }

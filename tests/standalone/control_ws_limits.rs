@@ -1,13 +1,15 @@
 //! What a client of the control protocol over WebSocket may take: no time without a limit, no work beyond
 //! its pace, no place of another kind of client.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::control_ws::{Client, PATH, refused, restarts, token_of, with_token};
 use crate::support::client::{Conn, Fault, block_on, within};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::wait;
-use crate::support::ws::WebSocket;
+use crate::support::ws::{Frame, WebSocket, frame};
 
 #[test]
 fn a_request_with_a_body_for_a_websocket_is_refused_and_its_connection_still_has_a_limit() {
@@ -55,6 +57,36 @@ fn a_client_whose_lease_outlives_a_hand_over_is_still_answered_and_seen_to_leave
         drop(other);
     });
     gateway.wait_line(&format!("pid {} has finished its work", gateway.pid()));
+}
+
+#[test]
+fn frames_without_a_message_are_read_at_the_same_pace_as_messages() {
+    /// As many as the gateway reads in two minutes.
+    const FRAMES: usize = 6_000;
+    let gateway = Setup::new().start();
+    // A message whose pieces hold nothing, and one that consists of pings.
+    let mut begin = frame(0x1, b"").to_vec();
+    begin[0] &= 0x0f;
+    let mut piece = frame(0x0, b"").to_vec();
+    piece[0] &= 0x0f;
+    let ping = frame(0x9, b"").to_vec();
+    for (first, each, last) in [
+        (begin, piece, frame(0x0, b"{}").to_vec()),
+        (ping.clone(), ping, frame(0x1, b"{}").to_vec()),
+    ] {
+        let flood = [first, each.repeat(FRAMES), last].concat();
+        block_on(async {
+            let mut client = Client::open(&gateway, "reader-token").await;
+            client.socket.conn().send(&flood).await.unwrap();
+            let answered = async {
+                while !matches!(client.socket.next().await, Ok(Frame::Message(_)) | Err(_)) {}
+            };
+            let early = tokio::time::timeout(Duration::from_secs(3), answered).await;
+            assert!(early.is_err(), "{FRAMES} frames were read at once");
+            let mut other = Client::open(&gateway, "reader-token").await;
+            assert_eq!(other.ask("status", Value::Null).await["ok"], true);
+        });
+    }
 }
 
 /// Clients with this token that follow the gateway, as many as have a place.

@@ -5,6 +5,8 @@ mod answer_form;
 mod asked;
 mod bind;
 mod connection;
+mod frame_count;
+mod paced_socket;
 mod places;
 mod public;
 mod queued_event;

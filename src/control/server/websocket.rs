@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::connection::WRITE_TIME;
+use super::paced_socket::{Heard, PacedSocket, READ_MAX};
 use super::transport::{FrameSink, FrameSource, Incoming};
 use crate::control::counters::{ControlCounters, ControlRefusal};
 use crate::control::protocol::FRAME_MAX;
@@ -27,39 +28,39 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// How long the other side has for its part of the closing handshake: a living one needs a round trip.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// What a connection reads in one go: most requests are shorter. It is kept while the connection lasts.
-const READ_BUFFER: usize = 4 * 1024;
-
-/// Messages of one client that are read in a second, for as long as they come; and how many at once
-/// before that. A person or a program that shows the gateway needs a few.
-const MESSAGES_PER_SECOND: u32 = 50;
-const MESSAGES_AT_ONCE: u32 = 200;
-
 /// A connection after its handshake.
-pub type ControlSocket = WebSocketStream<TcpStream>;
+pub type ControlSocket<S> = WebSocketStream<PacedSocket<S>>;
 
 /// The server's side of a connection, of which `early` was read with the handshake.
-pub async fn accept(socket: TcpStream, early: Vec<u8>) -> ControlSocket {
+pub async fn accept<S>(socket: S, early: Vec<u8>) -> ControlSocket<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
+        .read_buffer_size(READ_MAX)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * FRAME_MAX)
         .max_message_size(Some(FRAME_MAX))
         .max_frame_size(Some(FRAME_MAX));
-    WebSocketStream::from_partially_read(socket, early, Role::Server, Some(config)).await
+    let socket = PacedSocket::new(socket, early);
+    WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await
 }
 
 /// Both halves of a connection.
-pub fn halves(
-    stream: ControlSocket,
+pub fn halves<S>(
+    stream: ControlSocket<S>,
     counters: Arc<ControlCounters>,
-) -> (MessageSource, MessageSink) {
+) -> (MessageSource<S>, MessageSink<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let heard = stream.get_ref().heard();
     let (sink, stream) = stream.split();
     let ping = Arc::new(Notify::new());
     let source = MessageSource {
         stream,
         ping: Arc::clone(&ping),
-        pace: Pace::default(),
+        heard,
         counters,
         fault: None,
     };
@@ -67,19 +68,19 @@ pub fn halves(
 }
 
 /// Requests of a client.
-pub struct MessageSource {
-    stream: SplitStream<ControlSocket>,
+pub struct MessageSource<S> {
+    stream: SplitStream<ControlSocket<S>>,
     /// Asks the other half for a ping.
     ping: Arc<Notify>,
-    pace: Pace,
+    heard: Heard,
     counters: Arc<ControlCounters>,
     /// What was wrong with what came.
     fault: Option<CloseCause>,
 }
 
 /// Answers and events for a client.
-pub struct MessageSink {
-    sink: SplitSink<ControlSocket, Message>,
+pub struct MessageSink<S> {
+    sink: SplitSink<ControlSocket<S>, Message>,
     ping: Arc<Notify>,
 }
 
@@ -118,32 +119,7 @@ impl CloseCause {
     }
 }
 
-/// Lets so many messages through.
-#[derive(Debug)]
-struct Pace {
-    /// When the messages so far are worked off.
-    until: Instant,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            until: Instant::now(),
-        }
-    }
-}
-
-impl Pace {
-    /// Waits until one more may be read.
-    async fn next(&mut self) {
-        let now = Instant::now();
-        let each = Duration::from_secs(1) / MESSAGES_PER_SECOND;
-        self.until = self.until.max(now) + each;
-        sleep_until(self.until - each * MESSAGES_AT_ONCE).await;
-    }
-}
-
-impl MessageSource {
+impl<S> MessageSource<S> {
     /// What was wrong with what came, if that ended the conversation.
     pub fn fault(&self) -> Option<CloseCause> {
         self.fault
@@ -163,6 +139,10 @@ impl MessageSource {
                 self.fault = Some(CloseCause::TooLong);
                 return Some(Incoming::TooLong);
             }
+            // It has left without a word, which is no fault.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+                return Some(Incoming::Over);
+            }
             Some(Err(Error::Protocol(_) | Error::Capacity(_) | Error::AttackAttempt)) => {
                 return Some(self.over(ControlRefusal::Malformed, CloseCause::Broken));
             }
@@ -181,21 +161,26 @@ impl MessageSource {
     }
 }
 
-impl FrameSource for MessageSource {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> FrameSource for MessageSource<S> {
     async fn next(&mut self) -> Incoming {
-        let mut asked = false;
+        // When a ping was asked for, if nothing came since.
+        let mut asked = None;
         loop {
-            match timeout(PING_AFTER, self.stream.next()).await {
+            let heard = self.heard.at();
+            let silent_since = asked.filter(|asked| heard <= *asked).unwrap_or(heard);
+            match timeout_at(silent_since + PING_AFTER, self.stream.next()).await {
                 Ok(read) => {
-                    asked = false;
-                    self.pace.next().await;
                     if let Some(came) = self.came(read) {
                         return came;
                     }
                 }
-                Err(_) if asked => return self.over(ControlRefusal::Silent, CloseCause::Silent),
+                // A part of a message is a sign of life.
+                Err(_) if self.heard.at() > silent_since => {}
+                Err(_) if silent_since > heard => {
+                    return self.over(ControlRefusal::Silent, CloseCause::Silent);
+                }
                 Err(_) => {
-                    asked = true;
+                    asked = Some(Instant::now());
                     self.ping.notify_one();
                 }
             }
@@ -203,7 +188,7 @@ impl FrameSource for MessageSource {
     }
 }
 
-impl FrameSink for MessageSink {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> FrameSink for MessageSink<S> {
     async fn send(&mut self, text: String) -> io::Result<()> {
         let sent = self.sink.send(Message::text(text)).await;
         sent.map_err(io::Error::other)
@@ -221,7 +206,10 @@ impl FrameSink for MessageSink {
 
 /// Closes the connection: what the client still sends is thrown away, because the close frame is lost
 /// where the socket is closed before that is read.
-pub async fn close((source, sink): (MessageSource, MessageSink), closing: CloseCause) {
+pub async fn close<S>((source, sink): (MessageSource<S>, MessageSink<S>), closing: CloseCause)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Ok(mut stream) = source.stream.reunite(sink.sink) else {
         return;
     };
@@ -236,24 +224,67 @@ pub async fn close((source, sink): (MessageSource, MessageSink), closing: CloseC
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpStream;
 
     use super::*;
+    use crate::control::server::paced_socket::{FRAMES_AT_ONCE, FRAMES_PER_SECOND};
+
+    /// The head of a masked frame; the mask is 0, so that the payload stands as it is.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u64).to_be_bytes();
+        [&[first, 0xff][..], &length, &[0; 4], payload].concat()
+    }
+
+    async fn open() -> (
+        MessageSource<DuplexStream>,
+        MessageSink<DuplexStream>,
+        DuplexStream,
+    ) {
+        let (ours, client) = duplex(2 * FRAME_MAX);
+        let (source, sink) = halves(accept(ours, Vec::new()).await, Arc::default());
+        (source, sink, client)
+    }
 
     #[tokio::test(start_paused = true)]
-    async fn messages_pass_at_once_up_to_a_number_and_then_at_a_pace() {
-        let mut pace = Pace::default();
-        let begun = Instant::now();
-        for _ in 0..MESSAGES_AT_ONCE {
-            pace.next().await;
+    async fn frames_pass_at_once_up_to_a_number_and_then_at_a_pace() {
+        // A message in empty pieces, one of pings before it, and many messages.
+        for (each, last) in [(0x01, 0x80), (0x89, 0x81)] {
+            let (mut source, _sink, mut client) = open().await;
+            let mut all = frame(each, b"");
+            let more = FRAMES_AT_ONCE + 4 * FRAMES_PER_SECOND;
+            let next = if each == 0x01 { 0x00 } else { each };
+            all.extend(frame(next, b"").repeat(more as usize));
+            all.extend(frame(last, b"{}"));
+            client.write_all(&all).await.unwrap();
+            let begun = Instant::now();
+            let came = source.next().await;
+            assert!(
+                matches!(&came, Incoming::Text(text) if text == b"{}"),
+                "{came:?}"
+            );
+            let took = begun.elapsed();
+            // Up to a read of 4 KiB, which holds 292 of them, comes early.
+            assert!(
+                took > Duration::ZERO && took < Duration::from_secs(5),
+                "{took:?}"
+            );
         }
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        for _ in 0..2 * MESSAGES_PER_SECOND {
-            pace.next().await;
+        let (mut source, _sink, mut client) = open().await;
+        let begun = Instant::now();
+        let count = FRAMES_AT_ONCE + 20 * FRAMES_PER_SECOND;
+        client
+            .write_all(&frame(0x81, b"{}").repeat(count as usize))
+            .await
+            .unwrap();
+        for _ in 0..count {
+            source.next().await;
         }
         let took = begun.elapsed();
-        let expected = Duration::from_secs(2);
-        assert!(took >= expected && took < 2 * expected, "{took:?}");
+        assert!(
+            took > Duration::from_secs(13) && took < Duration::from_secs(21),
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,5 +307,27 @@ mod tests {
         assert_eq!(ping, [0x89, 0]);
         let silent = (ControlRefusal::Silent, 1);
         assert!(counters.refusals().any(|refusal| refusal == silent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_takes_minutes_is_a_sign_of_life() {
+        let (mut source, _sink, mut client) = open().await;
+        let text = vec![b' '; FRAME_MAX];
+        let sending = async {
+            for part in frame(0x81, &text).chunks(FRAME_MAX / 8) {
+                tokio::time::sleep(PING_AFTER - Duration::from_secs(1)).await;
+                client.write_all(part).await.unwrap();
+            }
+        };
+        let (came, ()) = tokio::join!(source.next(), sending);
+        assert!(matches!(&came, Incoming::Text(came) if *came == text));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_without_a_word_has_said_nothing_wrong() {
+        let (mut source, _sink, client) = open().await;
+        drop(client);
+        assert!(matches!(source.next().await, Incoming::Over));
+        assert_eq!(source.fault(), None);
     }
 }

@@ -87,7 +87,7 @@ pub async fn write_line(
 /// A frame as it is sent; none of an event that no reader would take.
 ///
 /// # Errors
-/// Those of [`write`].
+/// Those of [`write()`].
 pub fn text_of(frame: &Frame) -> io::Result<Option<String>> {
     let text = serde_json::to_string(frame)?;
     if text.len() < FRAME_MAX {

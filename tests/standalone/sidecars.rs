@@ -64,6 +64,26 @@ pub fn pid_of(gateway: &Gateway, path: &str) -> u32 {
     answer.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// The limit of copies is reached, and an older process has a WebSocket to the other sidecar.
+#[test]
+fn the_restart_of_one_sidecar_ends_no_work_of_another_in_an_older_process() {
+    let Some(setup) = two("", "") else { return };
+    let gateway = setup.env("GATEWAY_RESTART_MAX_COPIES", "2").start();
+    block_on(async {
+        let socket = WebSocket::open(&gateway.target(), "/ws").await;
+        let mut socket = socket.map_err(|(fault, _)| fault).unwrap();
+        for restart in [
+            &["restart", "--fresh"][..],
+            &["sidecars", "restart", "db"],
+            &["sidecars", "restart", "db"],
+        ] {
+            let output = gateway.ctl(restart);
+            assert!(output.status.success(), "{}", said(&output));
+            socket.echo("still there").await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn one_of_two_sidecars_is_restarted_and_the_other_does_not_notice() {
     let Some(setup) = two("", "") else { return };

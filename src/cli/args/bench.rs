@@ -7,6 +7,9 @@ use clap::{Args, Subcommand, ValueHint};
 use crate::bench::case::BenchCase;
 use crate::bench::target::{Trigger, path};
 
+/// More of them take days.
+const LIVES_MAX: i64 = 10_000;
+
 /// One thread sends no more in time.
 const RATE_MAX: i64 = 10_000;
 
@@ -44,10 +47,10 @@ pub struct BenchRestartArgs {
     #[arg(long, value_name = "CASE", value_enum)]
     pub case: Vec<BenchCase>,
     /// Lives of a gateway that are measured, for each case
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=LIVES_MAX))]
     pub runs: u32,
     /// Lives before them that are not counted
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=LIVES_MAX))]
     pub warmup: u32,
     /// Restarts in each life
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]

@@ -21,10 +21,16 @@ impl Gateway {
         }
         let sidecar = names.join(", ");
         let most = config.restart.max_copies;
-        let older = self.predecessor.predecessors.going_on() + self.generations.going_on(&names);
+        // What an older process still serves is not known sidecar by sidecar: the restart of one ends none of
+        // it, because that may be the work of the others.
+        let processes = match kind {
+            RequestKind::Sidecar(_) => 0,
+            RequestKind::Restart | RequestKind::Reload => self.predecessor.predecessors.going_on(),
+        };
+        let older = processes + self.generations.going_on(&names);
         // The one that serves and the next one count, too.
         for _ in most..older + 2 {
-            let Some((what, left)) = self.end_oldest_copy(&names) else {
+            let Some((what, left)) = self.end_oldest_copy(&names, processes > 0) else {
                 return;
             };
             let Some(left) = left else { continue };
@@ -47,10 +53,15 @@ impl Gateway {
         }
     }
 
-    /// Ends the oldest one that has copies of these sidecars, and tells what it is and what it still has; none for one without work, of which nobody
-    /// need hear.
-    fn end_oldest_copy(&mut self, names: &[&str]) -> Option<(String, Option<Vec<String>>)> {
-        if let Some(pid) = self.predecessor.predecessors.cut_oldest() {
+    /// Ends the oldest one that has copies of these sidecars, older `processes` first, and tells what it is
+    /// and what it still has; none for one without work, of which nobody need hear.
+    fn end_oldest_copy(
+        &mut self,
+        names: &[&str],
+        processes: bool,
+    ) -> Option<(String, Option<Vec<String>>)> {
+        let pid = processes.then(|| self.predecessor.predecessors.cut_oldest());
+        if let Some(pid) = pid.flatten() {
             return Some((format!("pid {pid}"), Some(Vec::new())));
         }
         let drain = self.generations.oldest(names)?;

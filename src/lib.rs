@@ -49,7 +49,7 @@
 //! | [`gateway`] | generations, the lifecycle machine, hand-over, recovery, and the run loop |
 //! | [`service`] | installs and drives a service under systemd or launchd |
 //! | [`diagnose`] | facts in, findings out: `doctor` and `why` |
-//! | [`mod@bench`] | the ruler: what a restart does to the clients of a server |
+//! | [`bench`](mod@bench) | the ruler: what a restart does to the clients of a server |
 //! | [`cli`] | the command lines of both programs |
 //!
 //! # Three walks

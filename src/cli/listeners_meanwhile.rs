@@ -16,7 +16,7 @@ pub enum ListenersMeanwhile {
     },
     /// The property list has no Sockets, so the listeners end with the process.
     Closed,
-    /// launchd cannot be asked.
+    /// launchd cannot be asked, or the property list cannot be read.
     Unknown,
 }
 
@@ -26,6 +26,7 @@ impl ListenersMeanwhile {
             return Self::Held;
         }
         match service::survey_job(unit).await {
+            Ok(job) if job.unreadable.is_some() => Self::Unknown,
             Ok(job) if job.sockets.is_empty() => Self::Closed,
             Ok(job) if job.is_changed || job.is_refused => Self::Reopened {
                 is_refused: job.is_refused,

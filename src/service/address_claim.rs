@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use super::error::ServiceError;
 use super::launchd_job::LaunchdJob;
+use super::launchd_survey::survey_job;
 use super::layout::{Installed, Layout};
 use super::manager::{Manager, UnitState};
 use super::manager_kind::ServiceManagerKind;
 use super::rights::more_rights;
 use super::service_process::user_of;
 use super::start_stop::configuration;
-use crate::config::{Config, Env};
+use crate::config::{Config, Env, Listen};
 use crate::stale::{AddressClaim, ServiceUnit};
 use crate::state::paths::Scope;
 use crate::text::shell;
@@ -24,12 +25,12 @@ use crate::text::shell;
 /// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be
 /// read.
 pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
-    let (service, user) = match unit.manager {
-        ServiceManagerKind::Launchd => of_job(unit).await?,
-        ServiceManagerKind::Systemd => of_unit(env, unit).await?,
-    };
     let layout = Layout::of_service(unit, env)?;
     let config = configuration_of(env, unit, &layout)?;
+    let (service, user) = match unit.manager {
+        ServiceManagerKind::Launchd => of_job(unit, &config.gateway.listen).await?,
+        ServiceManagerKind::Systemd => of_unit(env, unit).await?,
+    };
     let made = layout.leftovers(&unit.instance);
     let users = match user {
         Some(user) => BTreeSet::from([user]),
@@ -66,15 +67,21 @@ async fn of_unit(
     Ok((service, user_of(unit, &said).map(|user| user.uid.as_raw())))
 }
 
-/// What launchd says of a job, which has no group of processes, and holds the listeners that its property
-/// list names while it is loaded; and the user of an agent.
-async fn of_job(unit: &Installed) -> Result<(ServiceUnit, Option<u32>), ServiceError> {
+/// What launchd says of a job, which has no group of processes; and the user of an agent. While it is loaded,
+/// launchd holds the listeners that its property list names: another one at an address of `listen` is another
+/// job's.
+async fn of_job(
+    unit: &Installed,
+    listen: &[Listen],
+) -> Result<(ServiceUnit, Option<u32>), ServiceError> {
     let job = LaunchdJob::find(unit).await?;
+    let survey = survey_job(unit).await?;
+    let is_held = |address: &Listen| survey.sockets.contains(&address.to_string());
     let service = ServiceUnit {
         name: unit.unit.clone(),
         main: job.main_pid(),
         group: None,
-        holds_listeners: job.loaded.is_some(),
+        holds_listeners: job.loaded.is_some() && listen.iter().any(is_held),
     };
     let is_agent = unit.scope == Scope::User;
     Ok((service, is_agent.then(|| nix::unistd::geteuid().as_raw())))

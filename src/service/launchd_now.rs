@@ -33,10 +33,11 @@ pub async fn job_now(unit: &Installed) -> Result<JobNow, ServiceError> {
 }
 
 impl JobNow {
-    /// How often launchd has started it since it was loaded.
-    pub fn runs(&self) -> u32 {
+    /// How often launchd has started it since it was loaded; 0 where it is not loaded. None where launchd
+    /// does not say it.
+    pub fn runs(&self) -> Option<u32> {
         let print = self.print.as_ref();
-        print.and_then(|print| print.runs).unwrap_or_default()
+        print.map_or(Some(0), |print| print.runs)
     }
 
     /// How often launchd may start it, in words that end a sentence.

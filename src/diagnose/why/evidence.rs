@@ -81,14 +81,14 @@ impl EndEvidence {
     pub fn is_unstarted(&self) -> bool {
         let unit = self.unit.as_ref();
         unit.is_some_and(|unit| unit.started.is_none() && unit.exit.is_none())
-            || self.job.as_ref().is_some_and(|job| job.runs() == 0)
+            || self.job.as_ref().is_some_and(|job| job.runs() == Some(0))
     }
 
     /// Whether its manager remembers a start of it, which was in this boot.
     pub fn is_start_remembered(&self) -> bool {
         let unit = self.unit.as_ref();
         unit.is_some_and(|unit| unit.started.is_some())
-            || self.job.as_ref().is_some_and(|job| job.runs() > 0)
+            || self.job.as_ref().is_some_and(|job| job.runs() > Some(0))
     }
 
     /// Whether its manager is about to start it again.

@@ -278,7 +278,7 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
     let who = match (&evidence.unit, &evidence.job) {
         (Some(_), _) => "systemd started it again",
         // The first one after a load was asked for.
-        (None, Some(job)) if job.runs() > 1 => "launchd started it again",
+        (None, Some(job)) if job.runs() > Some(1) => "launchd started it again",
         (None, _) => "it was started again",
     };
     let later = span(millis_between(at, again));

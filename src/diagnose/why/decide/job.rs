@@ -43,7 +43,7 @@ fn is_recorded(timeline: &Timeline<'_>, exit: i32) -> bool {
 pub fn sigterm(job: &JobNow, running: bool) -> EndCause {
     match job.print {
         None => manager::stopped_or_restarted(running),
-        Some(_) if running && job.runs() == 1 => manager::stopped_or_restarted(running),
+        Some(_) if running && job.runs() == Some(1) => manager::stopped_or_restarted(running),
         Some(_) => EndCause::Signalled {
             signal: "SIGTERM".to_owned(),
         },

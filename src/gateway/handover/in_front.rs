@@ -70,7 +70,13 @@ impl SuccessorSide {
         waiter.inspect(|waiter| waiter.forward(asked)).is_some()
     }
 
-    /// The waiter that stays when this process has no work left; none when no process is behind it.
+    /// Whether this process stays when it has no work left: another one is behind it.
+    pub fn stays_in_front(&self) -> bool {
+        self.waiter.as_ref().is_some_and(Waiter::is_in_front)
+    }
+
+    /// The waiter that stays when this process has no work left; none when no process is behind it. The
+    /// successor hears that this process has finished.
     pub fn into_waiter(self) -> Option<Waiter> {
         self.waiter.filter(Waiter::is_in_front)
     }

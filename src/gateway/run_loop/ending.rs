@@ -268,9 +268,8 @@ impl Gateway {
         }
         let behind = self.successor.serves().map(|(pid, _)| pid);
         let record = self.recovery.record.clone();
-        let waiter = self.successor.into_waiter();
         // The life of a candidate never began, and that of a waiter goes on.
-        if let (Some(_), Some(pid)) = (&waiter, behind) {
+        if let (true, Some(pid)) = (self.successor.stays_in_front(), behind) {
             let uptime_ms = self.context.front.started.elapsed().as_millis() as u64;
             record.stays_in_front(pid, uptime_ms, cut);
         } else if self.machine.owned() {
@@ -284,8 +283,9 @@ impl Gateway {
                     && !self.supervision.is_service(),
             });
         }
+        // Before the successor hears of the end: it looks into the record for how that was.
         record.flush();
-        let waiter = waiter.map(|waiter| {
+        let waiter = self.successor.into_waiter().map(|waiter| {
             waiter.on_kill(Box::new(move |pid, signal| {
                 record.killed(pid, signal);
                 record.flush();

@@ -58,6 +58,10 @@ pub struct Material {
     pub configuration: ConfigOrigin,
 }
 
+fn about_to_read() {
+    failpoint::pass("config.read");
+}
+
 impl Material {
     pub fn valid(loaded: Loaded) -> Self {
         Self {
@@ -125,7 +129,7 @@ impl Material {
         state: &Path,
         nobody_serves: bool,
     ) -> Result<Self, String> {
-        failpoint::pass("config.read");
+        about_to_read();
         let env = Env::real();
         let (instance, path) = (&self.loaded.instance, self.loaded.path.as_deref());
         let read = config::load_again(flags, &env, instance, path);
@@ -157,7 +161,7 @@ impl Material {
     /// # Errors
     /// Why that cannot be used.
     pub fn with_env_file_of(&self, sidecar: &str) -> Result<Self, String> {
-        failpoint::pass("config.read");
+        about_to_read();
         let env = Env::real();
         let mut material = self.clone();
         let config = &mut material.loaded.config;

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::service::{self, Installed, RunningGateway, UnappliedFile};
+use crate::service::{self, FileRole, Installed, RunningGateway, UnappliedFile};
 
 /// How long systemd is waited for: it answers within milliseconds, and what it would say here is worth
 /// no longer wait. dbus-daemon never answers a temporary user.
@@ -22,7 +22,9 @@ pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
 
 /// The files of this gateway's service that changed after they were read; none where that is not known.
 pub async fn unapplied(env: &Env<'_>, status: &Status) -> Vec<UnappliedFile> {
-    let Some(unit) = unit_of(env, status) else {
+    let is_service = status.supervisor.is_service_manager();
+    let installed = is_service.then(|| service::find(env, &status.instance, None));
+    let Some(unit) = installed.flatten() else {
         return Vec::new();
     };
     let gateway = RunningGateway {
@@ -41,7 +43,11 @@ pub fn note(left: &[UnappliedFile]) -> Option<String> {
 
 /// The command that applies them.
 pub fn way(files: &[UnappliedFile]) -> &'static str {
+    let is_list = |one: &UnappliedFile| one.role == FileRole::PropertyList;
     match files.iter().any(UnappliedFile::needs_start) {
+        true if files.iter().any(is_list) => {
+            "gatewayctl restart --force has launchd load the job anew, which closes the listeners for a moment"
+        }
         true => {
             "gatewayctl restart, as root for a service of the machine, has systemd start it anew"
         }

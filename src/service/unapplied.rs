@@ -1,5 +1,5 @@
 //! Files of a service that changed after they were read: by the gateway for its current generation, or
-//! by systemd, which reads them only when it starts the service, so that no restart inside of the service
+//! by its service manager, which reads them only when it starts the service, so that no restart inside of the service
 //! applies them.
 
 use std::fmt;
@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::ServiceError;
+use super::launchd_job::LaunchdJob;
 use super::layout::{Installed, Layout};
 use super::manager::Manager;
 use super::manager_kind::ServiceManagerKind;
@@ -29,6 +30,8 @@ words! {
     pub enum FileRole {
         /// Its unit.
         Unit = "unit",
+        /// Its property list.
+        PropertyList = "property list",
         /// A drop-in of its unit.
         DropIn = "drop-in",
         /// Variables that systemd reads for it.
@@ -53,10 +56,12 @@ pub struct UnappliedFile {
 }
 
 impl UnappliedFile {
-    /// Whether only a start by systemd applies it; else a reload does.
+    /// Whether only a start by the service manager applies it; else a reload does.
     pub fn needs_start(&self) -> bool {
         match self.role {
-            FileRole::Unit | FileRole::DropIn | FileRole::Variables => true,
+            FileRole::Unit | FileRole::PropertyList | FileRole::DropIn | FileRole::Variables => {
+                true
+            }
             FileRole::Configuration | FileRole::ServerVariables => false,
         }
     }
@@ -89,7 +94,11 @@ pub async fn unapplied(
     gateway: RunningGateway<'_>,
 ) -> Result<Vec<UnappliedFile>, ServiceError> {
     if unit.manager == ServiceManagerKind::Launchd {
-        return Ok(Vec::new());
+        let job = LaunchdJob::find(unit).await?;
+        return Ok(match job.main_pid() == Some(gateway.pid) {
+            true => of_job(env, &job, unit, gateway.config_read_at),
+            false => Vec::new(),
+        });
     }
     let manager = Manager::connect(unit.scope, env).await?;
     let said = manager.properties(&unit.unit).await?;
@@ -97,6 +106,23 @@ pub async fn unapplied(
         return Ok(Vec::new());
     }
     Ok(changed(env, unit, &said, gateway.config_read_at))
+}
+
+/// launchd reads the property list when it loads the job, and nothing else of it.
+fn of_job(
+    env: &Env<'_>,
+    job: &LaunchdJob<'_>,
+    unit: &Installed,
+    config_read_at: Option<&str>,
+) -> Vec<UnappliedFile> {
+    let list = UnappliedFile {
+        file: unit.path.clone(),
+        role: FileRole::PropertyList,
+        gone: !unit.path.exists(),
+    };
+    let list = job.record().is_changed().then_some(list);
+    let rest = changed(env, unit, &Properties::default(), config_read_at);
+    list.into_iter().chain(rest).collect()
 }
 
 /// The same from what a manager says of the unit.

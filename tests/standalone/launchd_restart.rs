@@ -148,3 +148,26 @@ fn a_stranger_on_the_address_of_a_job_is_named_and_the_job_goes_on() {
     mac.must(&["restart", "--force"]);
     assert!(mac.serves());
 }
+
+#[test]
+fn a_restart_that_leaves_a_changed_property_list_unread_says_so() {
+    let Some(mac) = Mac::boot(&[]) else { return };
+    mac.must_install(&[]);
+    assert!(!mac.must(&["restart"]).contains("not applied"));
+    let text = fs::read_to_string(mac.plist()).unwrap();
+    let edited = text.replace("<integer>30</integer>", "<integer>60</integer>");
+    fs::write(mac.plist(), edited).unwrap();
+    let said = mac.must(&["restart"]);
+    let file = mac.plist().display().to_string();
+    assert!(
+        said.contains(&format!("not applied: {file} (property list) changed; gatewayctl restart --force has launchd load the job anew")),
+        "{said}"
+    );
+    assert!(mac.must(&["status"]).contains("(property list) changed"));
+    let said = mac.must(&["restart", "--force"]);
+    assert!(
+        said.contains("the job has changed, so it is loaded anew"),
+        "{said}"
+    );
+    assert!(!mac.must(&["restart"]).contains("not applied"));
+}

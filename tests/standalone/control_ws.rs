@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::events;
 use crate::support::client::{Target, block_on, request, within};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::servers;
@@ -411,20 +412,7 @@ fn a_hundred_clients_over_websocket_hear_of_every_restart_before_their_connectio
             futures_util::future::join_all(clients).await
         })
     });
-    let all_follow = || {
-        wait::until("all follow", || {
-            (gateway.metric("gateway_control_subscribers") == CLIENTS).then_some(())
-        });
-        assert_eq!(gateway.metric("gateway_control_dropped_total"), 0);
-    };
-    for _ in 0..5 {
-        for args in [&["restart"][..], &["restart", "--fresh"]] {
-            all_follow();
-            let output = gateway.ctl(args);
-            assert!(output.status.success(), "{}", said(&output));
-        }
-    }
-    all_follow();
+    events::restart_while_all_follow(&gateway, CLIENTS);
     gateway.stop();
     // None missed one; who came in the moment of a hand-over heard of it twice.
     let heard = clients.join().unwrap();

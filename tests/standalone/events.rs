@@ -193,20 +193,11 @@ fn follow_to_the_stop(socket: &Path) -> u64 {
     }
 }
 
-#[test]
-fn a_hundred_clients_hear_of_every_restart_before_their_connections_end() {
-    const CLIENTS: u64 = 100;
-    let gateway = Setup::new().start();
-    let socket = gateway.state_dir().join("run/control.sock");
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let socket = socket.clone();
-            std::thread::spawn(move || follow_to_the_stop(&socket))
-        })
-        .collect();
+/// Restarts five times in the process and five times into a fresh one, each time when all `clients` follow.
+pub fn restart_while_all_follow(gateway: &Gateway, clients: u64) {
     let all_follow = || {
         wait::until("all follow", || {
-            (gateway.metric("gateway_control_subscribers") == CLIENTS).then_some(())
+            (gateway.metric("gateway_control_subscribers") == clients).then_some(())
         });
         assert_eq!(gateway.metric("gateway_control_dropped_total"), 0);
     };
@@ -218,6 +209,20 @@ fn a_hundred_clients_hear_of_every_restart_before_their_connections_end() {
         }
     }
     all_follow();
+}
+
+#[test]
+fn a_hundred_clients_hear_of_every_restart_before_their_connections_end() {
+    const CLIENTS: u64 = 100;
+    let gateway = Setup::new().start();
+    let socket = gateway.state_dir().join("run/control.sock");
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let socket = socket.clone();
+            std::thread::spawn(move || follow_to_the_stop(&socket))
+        })
+        .collect();
+    restart_while_all_follow(&gateway, CLIENTS);
     gateway.stop();
     for client in clients {
         assert_eq!(client.join().unwrap(), 5);
